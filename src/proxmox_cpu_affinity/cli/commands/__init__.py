@@ -1,0 +1,1 @@
+"""One module per command; each returns values and lets cli.ui show them."""

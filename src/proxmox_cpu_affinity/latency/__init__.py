@@ -1,0 +1,1 @@
+"""Measuring: the C program, the schedule of pairs, the prediction, the cache."""

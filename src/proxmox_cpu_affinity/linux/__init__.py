@@ -1,0 +1,1 @@
+"""Adapters to the kernel: reads below a root, threads and their masks."""

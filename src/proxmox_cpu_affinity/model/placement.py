@@ -1,0 +1,73 @@
+"""Placements: the CPUs chosen for a guest, and what the kernel says became of them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.guest import GuestProcess
+from proxmox_cpu_affinity.model.ids import Cpu, Tid, Vmid
+
+
+class Strategy(StrEnum):
+    """PCA_STRATEGY: how CPUs are chosen."""
+
+    BALANCED = "balanced"
+    ROUND_ROBIN = "round-robin"
+
+
+class Outcome(StrEnum):
+    """What confining a guest came to, as read back."""
+
+    FULL = "full"  # every thread runs where it should
+    PART = "part"  # some do; the rest is named
+    FAILED = "failed"  # none does
+
+
+class Confinement(StrEnum):
+    """By which means a guest is held on its CPUs."""
+
+    NONE = "none"
+    THREADS = "threads"  # sched_setaffinity on every thread
+    SCOPE = "scope"  # AllowedCPUs of the systemd scope
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a guest belongs.
+
+    `home` are the n CPUs chosen for it, which count as held; `applied` is what its threads may
+    use (equal to home at width exact); `order` gives vCPU i the CPU order[i]; `parts` are the
+    CPUs of each guest node (one part without virtual NUMA).
+    """
+
+    vmid: Vmid
+    home: CpuSet
+    applied: CpuSet
+    order: tuple[Cpu, ...]
+    start: Cpu  # the starting CPU, whose near neighbours the others are
+    parts: tuple[CpuSet, ...] = ()
+    exclusive: bool = False  # nobody else on these CPUs nor on their siblings
+    pinned: bool = False  # each vCPU thread on its own CPU of the set
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadFault:
+    """A thread that could not be given its mask, or was read back with another."""
+
+    tid: Tid
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confined:
+    """What was read back after a guest was confined (or set free)."""
+
+    process: GuestProcess
+    wanted: CpuSet
+    outcome: Outcome
+    confinement: Confinement
+    threads: int  # threads seen in the last reading
+    faults: tuple[ThreadFault, ...] = ()
+    found: tuple[tuple[Tid, CpuSet], ...] = ()  # masks before anything was changed

@@ -1,0 +1,63 @@
+"""What the outer layers must be able to do for the inner ones, as narrow protocols.
+
+Each has at most four methods and is named for what its user needs. The production adapters are in
+linux, pve, latency and store; the substitutes in the tests are small working worlds, never lists
+of expected calls. Whatever changes the kernel's state returns what was read back from it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
+from proxmox_cpu_affinity.model.ids import Tid, Vmid
+from proxmox_cpu_affinity.model.placement import Confined, Placement
+
+
+class GuestReader(Protocol):
+    """The guests of this node, from PVE's files."""
+
+    def configs(self) -> Mapping[Vmid, GuestConfig]:
+        """Every guest whose configuration lies on this node; unreadable ones are left out here
+        and come back as errors from `config`."""
+        ...
+
+    def config(self, vmid: Vmid) -> GuestConfig:
+        """One guest, also from another node's folder (a migration's target). GuestNotFoundError."""
+        ...
+
+    def processes(self) -> Mapping[Vmid, GuestProcess]:
+        """The running guests: pidfile, argv and start time agree."""
+        ...
+
+    def process(self, vmid: Vmid) -> GuestProcess | None:
+        """One running guest, None where nothing is proved to be it."""
+        ...
+
+
+class Confiner(Protocol):
+    """Holds a guest's threads on CPUs, and lets go."""
+
+    def confine(self, process: GuestProcess, placement: Placement) -> Confined:
+        """Give every thread its mask; proved again to be the guest first, read back after."""
+        ...
+
+    def undo(self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet) -> Confined:
+        """Put back the masks found first; threads that are new since get `free`."""
+        ...
+
+    def threads(self, process: GuestProcess) -> Sequence[Thread]:
+        """The guest's threads and those of its children as the kernel shows them now."""
+        ...
+
+
+class StateKeeper(Protocol):
+    """Keeps the service's state over restarts."""
+
+    def load(self) -> Mapping[str, object] | None:
+        """What was saved, None where nothing usable is; a damaged file is set aside and logged."""
+        ...
+
+    def save(self, state: Mapping[str, object]) -> None:
+        """Replace the file atomically. StoreError."""
+        ...

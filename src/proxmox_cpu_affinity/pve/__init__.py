@@ -1,0 +1,1 @@
+"""Adapters to Proxmox VE: its files (read only), and its programs (qm: command line only)."""

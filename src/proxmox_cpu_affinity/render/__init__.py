@@ -1,0 +1,1 @@
+"""Values made into pictures and text for people; no I/O."""
