@@ -1,0 +1,111 @@
+"""What can happen. Every event carries the time (seconds, monotonic): the brain has no clock."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from proxmox_cpu_affinity.engine.facts import Host
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Thread
+from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.model.placement import Confined
+
+
+class Phase(StrEnum):
+    """The four calls of a hookscript."""
+
+    PRE_START = "pre-start"
+    POST_START = "post-start"
+    PRE_STOP = "pre-stop"
+    POST_STOP = "post-stop"
+
+
+@dataclass(frozen=True, slots=True)
+class HookCalled:
+    """A hint from PVE, with what was true when it came. Hints may be late, doubled or missing."""
+
+    time: float
+    vmid: Vmid
+    phase: Phase
+    config: GuestConfig | None
+    process: GuestProcess | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """The truth, read every 30 seconds: all guests of this node and all that run."""
+
+    time: float
+    configs: Mapping[Vmid, GuestConfig]
+    processes: Mapping[Vmid, GuestProcess]
+    unreadable: frozenset[Vmid] = frozenset()  # a config is there and could not be read
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """Answer to Inspect: the threads of running guests that are not tracked."""
+
+    time: float
+    guests: tuple[tuple[GuestProcess, tuple[Thread, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """Answer to Confine: what was read back."""
+
+    time: float
+    confined: Confined
+
+
+@dataclass(frozen=True, slots=True)
+class SetFree:
+    """Answer to Undo: what was read back."""
+
+    time: float
+    confined: Confined
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnded:
+    """A guest's process is gone."""
+
+    time: float
+    process: GuestProcess
+
+
+@dataclass(frozen=True, slots=True)
+class HostChanged:
+    """Another topology, matrix or set of rules."""
+
+    time: float
+    host: Host
+    measured: bool = False  # the matrix is a new measurement
+
+
+@dataclass(frozen=True, slots=True)
+class ManageChanged:
+    """PCA_MANAGE was set anew."""
+
+    time: float
+    manage: Manage
+
+
+@dataclass(frozen=True, slots=True)
+class ReassignAsked:
+    """An administrator wants a guest placed anew, or let go."""
+
+    time: float
+    vmid: Vmid
+    undo: bool = False
+
+
+Event = (
+    HookCalled
+    | Scanned
+    | Inspected
+    | Confirmed
+    | SetFree
+    | ProcessEnded
+    | HostChanged
+    | ManageChanged
+    | ReassignAsked
+)

@@ -1,0 +1,69 @@
+"""What the brain remembers: the host, the guests it answers for, whose turn it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Turn
+from proxmox_cpu_affinity.engine.trace import Decision
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage
+from proxmox_cpu_affinity.model.ids import Tid, Vmid
+from proxmox_cpu_affinity.model.placement import Confined, Placement
+
+RESERVED_FOR = 120.0
+"""Seconds that a placement is kept for a guest which was announced and has not appeared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """A guest that has a placement: reserved for a start under way, or running."""
+
+    placement: Placement
+    process: GuestProcess | None = None  # None: announced, not seen yet
+    reserved_at: float = 0.0  # when it was announced; only counts while there is no process
+    confined: Confined | None = None  # what was last read back
+    found: tuple[tuple[Tid, CpuSet], ...] = ()  # masks before we changed any, to undo
+    decision: Decision | None = None  # None for a guest that was adopted
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything step() needs beside the event. Occupancy is derived, never kept."""
+
+    host: Host
+    manage: Manage = Manage.TAG
+    configs: Mapping[Vmid, GuestConfig] = field(default_factory=dict)
+    tracked: Mapping[Vmid, Tracked] = field(default_factory=dict)
+    released: frozenset[Vmid] = frozenset()  # undone by hand: left alone until the next start
+    last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)  # of stopped guests
+    turn: Turn = field(default_factory=Turn)
+    adopt: bool = False  # the state was lost: believe the masks of running guests, once
+
+    def managed(self, vmid: Vmid) -> bool:
+        config = self.configs.get(vmid)
+        return config is not None and config.exclusion(self.manage) is None
+
+    def occupancy(self) -> Occupancy:
+        """Who holds which CPU now, and how many vCPUs all configured, managed guests have."""
+        expected = sum(
+            config.vcpu_count for vmid, config in self.configs.items() if self.managed(vmid)
+        )
+        return Occupancy(tuple(t.placement for t in self.tracked.values()), expected)
+
+    def with_tracked(self, vmid: Vmid, tracked: Tracked) -> "State":
+        return replace(self, tracked={**self.tracked, vmid: tracked})
+
+    def without_tracked(self, vmid: Vmid) -> "State":
+        """Forget a guest's placement; its place is remembered for its next start."""
+        tracked = self.tracked.get(vmid)
+        if tracked is None:
+            return self
+        return replace(
+            self,
+            tracked={v: t for v, t in self.tracked.items() if v != vmid},
+            last_places={**self.last_places, vmid: tracked.placement.home},
+        )
