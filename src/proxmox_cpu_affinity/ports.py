@@ -17,9 +17,9 @@ from proxmox_cpu_affinity.model.placement import Confined, Placement
 class GuestReader(Protocol):
     """The guests of this node, from PVE's files."""
 
-    def configs(self) -> Mapping[Vmid, GuestConfig]:
-        """Every guest whose configuration lies on this node; unreadable ones are left out here
-        and come back as errors from `config`."""
+    def configs(self) -> tuple[Mapping[Vmid, GuestConfig], frozenset[Vmid]]:
+        """Every guest whose configuration lies on this node, and those that cannot be read.
+        NotPveHostError where /etc/pve is not there."""
         ...
 
     def config(self, vmid: Vmid) -> GuestConfig:

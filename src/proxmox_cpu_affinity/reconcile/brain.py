@@ -88,7 +88,7 @@ def _announced(state: State, event: HookCalled) -> Result:
     state, actions = _placed(state, event.vmid)
     tracked = state.tracked.get(event.vmid)
     if tracked is not None:
-        state = state.with_tracked(event.vmid, replace(tracked, reserved_at=event.time))
+        state = state.with_tracked(event.vmid, replace(tracked, since=event.time))
     return state, (*actions, Save())
 
 
@@ -98,7 +98,7 @@ def _started(state: State, event: HookCalled) -> Result:
     if event.process is None:
         text = "started, but no process is proved to be it yet; the next scan will look again"
         return state, (Tell(Level.WARN, event.vmid, text),)
-    return _appeared(state, (event.process,))
+    return _appeared(state, (event.process,), event.time)
 
 
 def _stopped(state: State, event: HookCalled) -> Result:
@@ -120,16 +120,20 @@ def _process_ended(state: State, process: GuestProcess) -> Result:
 
 def _scanned(state: State, event: Scanned) -> Result:
     """Make the actual equal the desired: the one place that does not depend on hints."""
-    kept = {v: c for v, c in state.configs.items() if v in event.unreadable}
-    # A guest whose start or migration is under way has its file in another node's folder.
-    kept |= {v: c for v, c in state.configs.items() if v in state.tracked}
+    # What was heard of while the scan read is newer than what the scan says.
+    newer = {v for v, t in state.tracked.items() if t.since > event.time}
+    # A migration's target is tracked while its file still lies in the source node's folder.
+    kept = {v: c for v, c in state.configs.items() if v in event.unreadable or v in state.tracked}
+    ours = {v: c for v, c in kept.items() if v in newer}
     state = replace(
         state,
-        configs={**kept, **event.configs},
+        configs={**kept, **event.configs, **ours},
         released=frozenset(v for v in state.released if v in event.processes),
     )
     state, actions = _let_go_unmanaged(state)
     for vmid, tracked in tuple(state.tracked.items()):
+        if vmid in newer:
+            continue
         if tracked.process is not None and event.processes.get(vmid) != tracked.process:
             state, more = _process_ended(state, tracked.process)
             actions += more
@@ -139,20 +143,20 @@ def _scanned(state: State, event: Scanned) -> Result:
     wanted = tuple(
         process
         for vmid, process in sorted(event.processes.items())
-        if state.managed(vmid) and vmid not in state.released
+        if state.managed(vmid) and vmid not in state.released and vmid not in newer
     )
-    state, more = _appeared(state, wanted)
+    state, more = _appeared(state, wanted, event.time)
     return state, actions + more
 
 
 def _expired(state: State, vmid: Vmid, now: float) -> Result:
-    if now - state.tracked[vmid].reserved_at < RESERVED_FOR:
+    if now - state.tracked[vmid].since < RESERVED_FOR:
         return state, ()
     text = f"announced {RESERVED_FOR:.0f} s ago and not started: its CPUs are free again"
     return state.without_tracked(vmid), (Tell(Level.WARN, vmid, text), Save())
 
 
-def _appeared(state: State, processes: tuple[GuestProcess, ...]) -> Result:
+def _appeared(state: State, processes: tuple[GuestProcess, ...], now: float) -> Result:
     """Running guests that are ours: confine those with a placement, look at the others first."""
     actions: tuple[Action, ...] = ()
     unknown: tuple[GuestProcess, ...] = ()
@@ -163,8 +167,11 @@ def _appeared(state: State, processes: tuple[GuestProcess, ...]) -> Result:
         elif tracked.process == process:
             actions += (Confine(process, tracked.placement),)
         else:
-            state = state.with_tracked(process.vmid, replace(tracked, process=process))
-            actions += (Watch(process), Confine(process, tracked.placement), Save())
+            state = state.with_tracked(
+                process.vmid, replace(tracked, process=process, since=now, found=None)
+            )
+            # Saved first: a placement that was applied must survive the end of the service.
+            actions += (Watch(process), Save(), Confine(process, tracked.placement))
     if unknown:
         actions += (Inspect(unknown),)
     elif state.adopt and processes:
@@ -175,6 +182,7 @@ def _appeared(state: State, processes: tuple[GuestProcess, ...]) -> Result:
 def _inspected(state: State, event: Inspected) -> Result:
     """Guests found running: adopt what the kernel says after a loss of state, place the rest."""
     actions: tuple[Action, ...] = ()
+    confine: tuple[Action, ...] = ()
     homeless: list[GuestProcess] = []
     for process, threads in event.guests:
         if process.vmid in state.tracked or not state.managed(process.vmid):
@@ -184,18 +192,21 @@ def _inspected(state: State, event: Inspected) -> Result:
             homeless.append(process)
             continue
         placement = _adopted(state, process.vmid, home)
-        state = state.with_tracked(process.vmid, Tracked(placement, process))
+        state = state.with_tracked(process.vmid, Tracked(placement, process, event.time, found=()))
         text = f"found running on CPUs {home}: adopted"
         actions += (Tell(Level.INFO, process.vmid, text), Watch(process))
-        actions += (Confine(process, placement),)
+        confine += (Confine(process, placement),)
     for process in homeless:
         state, more = _placed(state, process.vmid)
         actions += more
         tracked = state.tracked.get(process.vmid)
         if tracked is not None:
-            state = state.with_tracked(process.vmid, replace(tracked, process=process))
-            actions += (Watch(process), Confine(process, tracked.placement))
-    return replace(state, adopt=False), (*actions, Save())
+            state = state.with_tracked(
+                process.vmid, replace(tracked, process=process, since=event.time)
+            )
+            actions += (Watch(process),)
+            confine += (Confine(process, tracked.placement),)
+    return replace(state, adopt=False), (*actions, Save(), *confine)
 
 
 def _adoptable(state: State, vmid: Vmid, threads: tuple[Thread, ...]) -> CpuSet | None:
@@ -246,8 +257,8 @@ def _confirmed(state: State, event: Confirmed) -> Result:
     tracked = state.tracked.get(vmid)
     if tracked is None or tracked.process != confined.process:
         return state, ()
-    first = dict(tracked.found)
-    found = tuple({**dict(confined.found), **first}.items())
+    # Later threads inherit masks of ours: only the first look shows what was there before.
+    found = confined.found if tracked.found is None else tracked.found
     before = None if tracked.confined is None else tracked.confined.outcome
     state = state.with_tracked(vmid, replace(tracked, confined=confined, found=found))
     actions: tuple[Action, ...] = (Save(),) if found != tracked.found else ()
@@ -274,7 +285,7 @@ def _told_free(event: SetFree) -> Tell:
 def _let_go_unmanaged(state: State) -> Result:
     actions: tuple[Action, ...] = ()
     for vmid, tracked in tuple(state.tracked.items()):
-        if not state.managed(vmid):
+        if state.excluded(vmid):
             actions += (
                 Tell(Level.INFO, vmid, "not to be managed any more"),
                 *_undo(state, tracked),
@@ -286,7 +297,7 @@ def _let_go_unmanaged(state: State) -> Result:
 def _undo(state: State, tracked: Tracked) -> tuple[Action, ...]:
     if tracked.process is None:
         return ()
-    return (Undo(tracked.process, tracked.found, state.host.topology.online),)
+    return (Undo(tracked.process, tracked.found or (), state.host.topology.online),)
 
 
 def _host_changed(state: State, event: HostChanged) -> Result:
@@ -309,12 +320,10 @@ def _moved(state: State, vmid: Vmid, tracked: Tracked) -> Result:
     fresh = state.tracked.get(vmid)
     if fresh is None:
         return state, (*actions, *_undo(state, tracked))
-    fresh = replace(
-        fresh, process=tracked.process, found=tracked.found, reserved_at=tracked.reserved_at
-    )
+    fresh = replace(fresh, process=tracked.process, found=tracked.found, since=tracked.since)
     state = state.with_tracked(vmid, fresh)
     if fresh.process is not None:
-        actions += (Confine(fresh.process, fresh.placement),)
+        actions += (Save(), Confine(fresh.process, fresh.placement))
     return state, actions
 
 

@@ -20,9 +20,10 @@ class Tracked:
 
     placement: Placement
     process: GuestProcess | None = None  # None: announced, not seen yet
-    reserved_at: float = 0.0  # when it was announced; only counts while there is no process
+    since: float = 0.0  # when it was announced, or its process first seen
     confined: Confined | None = None  # what was last read back
-    found: tuple[tuple[Tid, CpuSet], ...] = ()  # masks before we changed any, to undo
+    # Masks before we changed any, to undo; None: not looked yet; empty: adopted, nobody knows.
+    found: tuple[tuple[Tid, CpuSet], ...] | None = None
     decision: Decision | None = None  # None for a guest that was adopted
 
     @property
@@ -46,6 +47,10 @@ class State:
     def managed(self, vmid: Vmid) -> bool:
         config = self.configs.get(vmid)
         return config is not None and config.exclusion(self.manage) is None
+
+    def excluded(self, vmid: Vmid) -> bool:
+        """Known not to be ours. A guest whose configuration cannot be found is not."""
+        return vmid in self.configs and not self.managed(vmid)
 
     def occupancy(self) -> Occupancy:
         """Who holds which CPU now, and how many vCPUs all configured, managed guests have."""

@@ -1,0 +1,80 @@
+# One entry for everything: make help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGE := src/proxmox_cpu_affinity
+SOURCES := $(PACKAGE)/latency/pingpong.c $(PACKAGE)/latency/main.c
+CFLAGS ?= -O2 -g
+CPPFLAGS ?=
+LDFLAGS ?=
+STRICT := -std=c11 -Wall -Wextra -Werror -pthread
+
+DESTDIR ?=
+PREFIX := /usr
+LIBEXEC := $(PREFIX)/libexec/proxmox-cpu-affinity
+DIST := $(PREFIX)/lib/python3/dist-packages
+
+.DEFAULT_GOAL := help
+.PHONY: help setup develop demo test check bench goldens hosts install clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready build/pingpong ## .venv with what the program needs, and the measuring program
+
+develop: setup $(VENV)/.develop ## beyond that, what check and test need
+
+$(VENV)/.ready: constraints/run.txt $(wildcard constraints/debian-*.txt) constraints/minimum.txt scripts/make-venv
+	@scripts/make-venv $(VENV)
+	@touch $@
+
+$(VENV)/.develop: constraints/develop.txt $(VENV)/.ready
+	@echo "installing the development tools"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r constraints/develop.txt
+	@touch $@
+
+build/pingpong: $(SOURCES) $(PACKAGE)/latency/pingpong.h
+	@command -v $(CC) > /dev/null || { echo "a C compiler is missing: apt install gcc libc6-dev" >&2; exit 1; }
+	@mkdir -p build
+	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(SOURCES)
+
+demo: setup ## the whole main job on a simulated node; KEEP=1 leaves it running
+	@$(BIN)/proxmox-cpu-affinity demo $(if $(KEEP),--keep)
+
+check: develop ## format, lint, types, shell scripts, imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/shellcheck hook/proxmox-cpu-affinity-hook scripts/make-venv .ci/run
+	$(BIN)/python -m pytest -q tests/unit/test_layers.py
+
+test: check ## check, then unit, scenario and integration tests
+	$(BIN)/python tests/run.py
+
+bench: develop ## what the hook costs, beside its peers
+	$(BIN)/python bench/hook.py
+
+goldens: develop ## rewrite the scenarios' expectations; review them as a diff
+	$(BIN)/python tests/scenarios/make_goldens.py
+
+hosts: develop ## rewrite the generated host snapshots
+	$(BIN)/python tests/hosts/make_hosts.py
+
+install: build/pingpong ## into DESTDIR, on Debian's own python3-* packages, without pip
+	install -d $(DESTDIR)$(DIST) $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(LIBEXEC)
+	install -d $(DESTDIR)/var/lib/vz/snippets $(DESTDIR)/etc/default $(DESTDIR)$(PREFIX)/lib/systemd/system
+	find src/proxmox_cpu_affinity -name '*.py' -printf '%P\n' | while read -r file; do \
+		install -D -m 644 "src/proxmox_cpu_affinity/$$file" "$(DESTDIR)$(DIST)/proxmox_cpu_affinity/$$file" || exit 1; \
+	done
+	install -m 755 build/pingpong $(DESTDIR)$(LIBEXEC)/pingpong
+	install -m 644 hook/notify.py $(DESTDIR)$(LIBEXEC)/notify.py
+	install -m 755 hook/proxmox-cpu-affinity-hook $(DESTDIR)/var/lib/vz/snippets/proxmox-cpu-affinity-hook
+	install -m 755 scripts/proxmox-cpu-affinity $(DESTDIR)$(PREFIX)/bin/proxmox-cpu-affinity
+	install -m 755 scripts/proxmox-cpu-affinity-service $(DESTDIR)$(PREFIX)/sbin/proxmox-cpu-affinity-service
+	install -m 644 scripts/proxmox-cpu-affinity.service $(DESTDIR)$(PREFIX)/lib/systemd/system/proxmox-cpu-affinity.service
+	test -e $(DESTDIR)/etc/default/proxmox-cpu-affinity || \
+		install -m 644 scripts/proxmox-cpu-affinity.default $(DESTDIR)/etc/default/proxmox-cpu-affinity
+
+clean: ## what was built and set up
+	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests hook bench -name __pycache__ -type d -prune -exec rm -rf {} +

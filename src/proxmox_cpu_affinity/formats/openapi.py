@@ -1,0 +1,89 @@
+"""The OpenAPI 3.1 document of the API, made from the endpoint table and the wire types."""
+
+import dataclasses
+import re
+import types
+import typing
+
+from proxmox_cpu_affinity.formats.wire import ENDPOINTS, Endpoint, Problem
+from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN
+
+Schema = dict[str, object]
+_PLAIN: dict[object, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+
+
+def document(version: str) -> Schema:
+    """The whole document as a JSON-able mapping."""
+    schemas: Schema = {}
+    paths: dict[str, dict[str, object]] = {}
+    for endpoint in ENDPOINTS:
+        operation = _operation(endpoint, schemas)
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
+    _schema(Problem, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "proxmox-cpu-affinity", "version": version},
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(endpoint: Endpoint, schemas: Schema) -> Schema:
+    content = {endpoint.media: {"schema": _schema(endpoint.answer, schemas)}}
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    word = re.sub(r"[{}]", "", endpoint.path).strip("/").replace("/", "_").replace("-", "_")
+    operation: Schema = {
+        "operationId": f"{endpoint.method.lower()}_{word}",
+        "summary": endpoint.summary,
+        "responses": {
+            "200": {"description": "done", "content": content},
+            "default": {"description": "an error", "content": problem},
+        },
+    }
+    if "{vmid}" in endpoint.path:
+        schema = {"type": "integer", "minimum": VMID_MIN, "maximum": VMID_MAX}
+        operation["parameters"] = [
+            {"name": "vmid", "in": "path", "required": True, "schema": schema}
+        ]
+    if endpoint.body is not None:
+        body = {"application/json": {"schema": _schema(endpoint.body, schemas)}}
+        operation["requestBody"] = {"required": False, "content": body}
+    if endpoint.acts:
+        operation["security"] = [{"token": []}]
+    return operation
+
+
+def _schema(kind: object, schemas: Schema) -> Schema:
+    """The JSON schema of a wire type; dataclasses become components, named once."""
+    if kind in _PLAIN:
+        return {"type": _PLAIN[kind]}
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is list:
+        return {"type": "array", "items": _schema(arguments[0], schemas)}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(arguments[1], schemas)}
+    if origin is types.UnionType:
+        return {"anyOf": [_schema(part, schemas) for part in arguments]}
+    if kind is type(None):
+        return {"type": "null"}
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise TypeError(f"{kind!r} has no schema")
+    if kind.__name__ not in schemas:
+        schemas[kind.__name__] = {}  # stands for itself while its fields are looked at
+        hints = typing.get_type_hints(kind)
+        fields = dataclasses.fields(kind)
+        required = [
+            f.name
+            for f in fields
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        ]
+        schemas[kind.__name__] = {
+            "type": "object",
+            "properties": {f.name: _schema(hints[f.name], schemas) for f in fields},
+            "required": required,
+            "additionalProperties": False,
+        }
+    return {"$ref": f"#/components/schemas/{kind.__name__}"}

@@ -1,0 +1,70 @@
+"""What /proc says of a process: stat, cmdline, children, and PVE's pidfiles."""
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+from proxmox_cpu_affinity.model.errors import SyntaxFault
+from proxmox_cpu_affinity.model.ids import Cpu, Pid, Tid
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """The fields of /proc/PID/stat that are used here (proc(5))."""
+
+    comm: str
+    state: str
+    ppid: Pid
+    start_time: int  # field 22, clock ticks after boot
+    last_cpu: Cpu  # field 39
+
+
+def stat(text: str) -> Stat:
+    """Parse a stat line; comm may hold blanks and parentheses, so the last one ends it."""
+    opening, closing = text.find("("), text.rfind(")")
+    fields = text[closing + 1 :].split()
+    if opening < 0 or closing < opening or len(fields) < 37:
+        raise SyntaxFault(f"{text[:60]!r} is no line of /proc/PID/stat")
+    try:
+        return Stat(
+            comm=text[opening + 1 : closing],
+            state=fields[0],
+            ppid=Pid(int(fields[1])),
+            start_time=int(fields[19]),
+            last_cpu=Cpu(int(fields[36])),
+        )
+    except ValueError:
+        raise SyntaxFault(f"{text[:60]!r} is no line of /proc/PID/stat") from None
+
+
+def pidfile(text: str) -> Pid | None:
+    """The pid in a pidfile, None for anything but one decimal number and a newline."""
+    match = re.fullmatch(r"([1-9][0-9]{0,9})\n?", text)
+    return Pid(int(match[1])) if match else None
+
+
+def tids(text: str) -> tuple[Tid, ...]:
+    """The numbers in /proc/PID/task/TID/children."""
+    return tuple(Tid(int(word)) for word in text.split() if word.isdigit())
+
+
+def argv(text: str) -> tuple[str, ...]:
+    """The arguments in /proc/PID/cmdline; empty for a zombie or a kernel thread."""
+    return tuple(text.removesuffix("\0").split("\0")) if text else ()
+
+
+def pidfile_argument(arguments: tuple[str, ...]) -> str | None:
+    """The value of `-pidfile` (one or two dashes) of a process that is a QEMU by its name.
+
+    As PVE judges: argv[0] ends in `kvm` or its last part is called qemu-system-* or qemu-*
+    (qemu-server, QemuServer/Helpers.pm, parse_cmdline).
+    """
+    if not arguments:
+        return None
+    program = arguments[0].rpartition("/")[2]
+    if not (program.endswith("kvm") or program.startswith("qemu-")):
+        return None
+    for name, value in pairwise(arguments):
+        if name in ("-pidfile", "--pidfile"):
+            return value
+    return None

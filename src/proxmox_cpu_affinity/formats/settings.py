@@ -1,0 +1,239 @@
+"""The settings: one table says each one's name, default, what is allowed and where it goes.
+
+The file is /etc/default/proxmox-cpu-affinity, lines of NAME=VALUE as a shell or systemd would read
+them (no expansion). The real environment wins. A bad value of a known name is an error that names
+line, name and what is allowed; names nobody knows are warned about and have no effect.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
+from proxmox_cpu_affinity.model.errors import SettingError, SyntaxFault
+from proxmox_cpu_affinity.model.guest import Manage
+from proxmox_cpu_affinity.model.placement import Strategy, Weights
+
+
+class LogLevel(StrEnum):
+    """PCA_LOG_LEVEL, least important first."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    NOTICE = "notice"
+    WARN = "warn"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The values in force, with their defaults."""
+
+    manage: Manage = Manage.TAG
+    strategy: Strategy = Strategy.BALANCED
+    reserved: CpuSet = EMPTY
+    weights: Weights = field(default_factory=Weights)
+    rounds: int | None = None  # None: adaptive
+    iterations: int | None = None
+    hotplug_watchdog: bool = True
+    host: str = "127.0.0.1"
+    port: int = 8245  # 0: any free one, written beside the socket
+    insecure_allow_remote: bool = False
+    socket_file: str | None = None  # a further socket beside the default one
+    log_level: LogLevel = LogLevel.INFO
+    log_file: str = "/var/log/proxmox-cpu-affinity.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table. `allowed` completes the sentence: must be ..."""
+
+    name: str
+    target: str  # field of Settings; "weights.x" for one of the weights
+    read: Callable[[str], Any]
+    allowed: str
+
+
+OLD_SOCKETS = ("/var/run/proxmox-cpu-affinity.sock", "/run/proxmox-cpu-affinity.sock")
+"""Where the Go project's socket was: in PCA_SOCKET_FILE it is a left-over, not a wish."""
+
+_TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
+
+
+def _boolean(text: str) -> bool:
+    if text not in _TRUE + _FALSE:
+        raise ValueError(text)
+    return text in _TRUE
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,10}", text) or not low <= int(text) <= high:
+            raise ValueError(text)
+        return int(text)
+
+    return read
+
+
+def _share(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,9})?|\.[0-9]{1,9}", text) or float(text) > 1000:
+        raise ValueError(text)
+    return float(text)
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError(text)
+    return text
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z.:_-]{1,253}", text):
+        raise ValueError(text)
+    return text
+
+
+_BOOLEAN = "one of " + " ".join(_TRUE + _FALSE)
+_WEIGHT = "a number from 0 to 1000, such as 0.25"
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("PCA_MANAGE", "manage", Manage, "hook, tag or all"),
+    Setting("PCA_STRATEGY", "strategy", Strategy, "balanced or round-robin"),
+    Setting("PCA_RESERVED_CPUS", "reserved", CpuSet.parse, "a CPU list such as 0-3,8, or empty"),
+    Setting("PCA_WEIGHT_THREAD", "weights.thread", _share, _WEIGHT),
+    Setting("PCA_WEIGHT_SMT_CROSS", "weights.smt_cross", _share, _WEIGHT),
+    Setting("PCA_WEIGHT_SMT_OWN", "weights.smt_own", _share, _WEIGHT),
+    Setting("PCA_WEIGHT_LAT_NS", "weights.lat_ns", _share, _WEIGHT),
+    Setting("PCA_WEIGHT_ECORE", "weights.ecore", _share, _WEIGHT),
+    Setting("PCA_ROUNDS", "rounds", _whole(1, 10_000), "a whole number from 1 to 10000"),
+    Setting(
+        "PCA_ITERATIONS", "iterations", _whole(1, 10_000_000), "a whole number from 1 to 10000000"
+    ),
+    Setting("PCA_CPU_HOTPLUG_WATCHDOG", "hotplug_watchdog", _boolean, _BOOLEAN),
+    Setting("PCA_HOST", "host", _host, "an IP address or a host name"),
+    Setting("PCA_PORT", "port", _whole(0, 65535), "a whole number from 0 to 65535"),
+    Setting("PCA_INSECURE_ALLOW_REMOTE", "insecure_allow_remote", _boolean, _BOOLEAN),
+    Setting("PCA_SOCKET_FILE", "socket_file", _absolute, "an absolute path"),
+    Setting("PCA_LOG_LEVEL", "log_level", LogLevel, "debug, info, notice, warn or error"),
+    Setting("PCA_LOG_FILE", "log_file", _absolute, "an absolute path"),
+)
+
+# Not read as settings: how programs and tests are told where things are.
+PLACES = ("PCA_ROOT", "PCA_PINGPONG")
+
+DEAD = (
+    "PCA_SOCKET_RETRY",
+    "PCA_SOCKET_SLEEP",
+    "PCA_SOCKET_TIMEOUT",
+    "PCA_SOCKET_PING_ON_PRESTART",
+    "PCA_WEBHOOK_RETRY",
+    "PCA_WEBHOOK_SLEEP",
+    "PCA_WEBHOOK_TIMEOUT",
+    "PCA_WEBHOOK_PING_ON_PRESTART",
+)
+"""Settings of the Go project that have nothing to set here: the hook has one fixed budget."""
+
+COMING = (
+    "PCA_WIDTH",
+    "PCA_WIDEN",
+    "PCA_REBALANCE",
+    "PCA_DEDICATED_FALLBACK",
+    "PCA_MOVE_MEMORY",
+    "PCA_MEASURE_CORES",
+)
+"""Names that later versions will act on; saying so is better than calling them unknown."""
+
+_LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One NAME=VALUE and where it stands."""
+
+    name: str
+    value: str
+    where: str
+
+
+def assignments(text: str, *, file: str) -> tuple[Assignment, ...]:
+    """The lines of a settings file. SettingError for a line that is none, naming file and line."""
+    found = []
+    for number, raw in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        line = raw.strip()
+        if not line or line[0] in "#;":
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise SettingError(
+                f"{file}, line {number}: {line[:60]!r} is not NAME=VALUE",
+                hint="put a # before it if it is a comment",
+            )
+        where = f"{file}, line {number}"
+        found.append(Assignment(match[1], _unquoted(match[2], where), where))
+    return tuple(found)
+
+
+def _unquoted(text: str, where: str) -> str:
+    """The value without its quotes; a comment may follow behind a blank."""
+    text = text.strip()
+    if text[:1] in ("'", '"'):
+        quote = text[0]
+        end = text.find(quote, 1)
+        rest = text[end + 1 :].strip() if end > 0 else ""
+        if end < 0 or (rest and not rest.startswith("#")):
+            raise SettingError(f"{where}: the quotes do not match")
+        return text[1:end]
+    return re.split(r"[ \t]+#", text, maxsplit=1)[0]
+
+
+def settings(
+    text: str, environment: Mapping[str, str], *, file: str
+) -> tuple[Settings, tuple[str, ...]]:
+    """The settings in force, and warnings. SettingError for a bad value of a known name."""
+    given = {a.name: a for a in assignments(text, file=file)}
+    for name, value in environment.items():
+        if name.startswith("PCA_"):
+            given[name] = Assignment(name, value, "environment")
+    values: dict[str, Any] = {}
+    weights: dict[str, float] = {}
+    for setting in SETTINGS:
+        assignment = given.get(setting.name)
+        if assignment is None:
+            continue
+        value = _read(setting, assignment)
+        if setting.target.startswith("weights."):
+            weights[setting.target.removeprefix("weights.")] = value
+        else:
+            values[setting.target] = value
+    if values.get("socket_file") in OLD_SOCKETS:
+        del values["socket_file"]
+    return Settings(**values, weights=Weights(**weights)), _warnings(given)
+
+
+def _read(setting: Setting, assignment: Assignment) -> Any:
+    try:
+        return setting.read(assignment.value)
+    except (ValueError, SyntaxFault):
+        raise SettingError(
+            f"{assignment.where}: {setting.name}={assignment.value[:60]!r} must be "
+            f"{setting.allowed}"
+        ) from None
+
+
+def _warnings(given: Mapping[str, Assignment]) -> tuple[str, ...]:
+    known = {setting.name for setting in SETTINGS}
+    lines = []
+    for name, assignment in sorted(given.items()):
+        if name == "PCA_SOCKET_FILE" and assignment.value in OLD_SOCKETS:
+            lines.append(f"{assignment.where}: {name} names the Go project's socket: ignored")
+        elif name in known or name in PLACES:
+            continue
+        elif name in DEAD:
+            lines.append(f"{assignment.where}: {name} has no meaning any more: ignored")
+        elif name in COMING:
+            lines.append(f"{assignment.where}: {name} has no effect in this version")
+        else:
+            lines.append(f"{assignment.where}: unknown setting {name}: ignored")
+    return tuple(lines)

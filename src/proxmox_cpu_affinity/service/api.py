@@ -1,0 +1,194 @@
+"""What each endpoint does: a method for every name in wire.ENDPOINTS, checked at start."""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from proxmox_cpu_affinity import __version__
+from proxmox_cpu_affinity.engine.occupancy import overlapping
+from proxmox_cpu_affinity.engine.plan import plan
+from proxmox_cpu_affinity.formats import wire
+from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError
+from proxmox_cpu_affinity.model.guest import Request
+from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.model.placement import Outcome
+from proxmox_cpu_affinity.reconcile.events import Phase
+from proxmox_cpu_affinity.render.heatmap import heatmap_svg
+from proxmox_cpu_affinity.service import views
+from proxmox_cpu_affinity.service.app import Service
+
+Body = Mapping[str, object]
+Handler = Callable[["Call"], Awaitable[object]]
+
+
+class Call:
+    """One request: the VMID of its path, its query and its body, read where they are used."""
+
+    __slots__ = ("_vmid", "body", "query")
+
+    def __init__(self, vmid: str, query: Mapping[str, str], body: Body) -> None:
+        self._vmid = vmid
+        self.query = query
+        self.body = body
+
+    @property
+    def vmid(self) -> Vmid:
+        return wire.read_vmid(self._vmid)
+
+
+class Api:
+    """The operations on one service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def handlers(self) -> dict[str, Handler]:
+        """One for every endpoint; a missing one is a defect of ours and ends the start."""
+        return {endpoint.name: getattr(self, endpoint.name) for endpoint in wire.ENDPOINTS}
+
+    async def ping(self, call: Call) -> wire.Ping:
+        del call
+        return wire.Ping("pong")
+
+    async def status(self, call: Call) -> wire.Status:
+        del call
+        service = self._service
+        state, host = service.state, service.host
+        running = [t for t in state.tracked.values() if t.running]
+        full = [t for t in running if t.confined and t.confined.outcome is Outcome.FULL]
+        trouble = (service.trouble,) if service.trouble else ()
+        return wire.Status(
+            version=__version__,
+            uptime_s=round(time.monotonic() - service.began, 3),
+            node=self._node(),
+            model_name=host.topology.model_name,
+            cpus=len(host.topology.online),
+            usable=str(state.host.usable),
+            packages=len(host.topology.packages),
+            nodes=len(host.topology.nodes),
+            cache_groups=len(host.topology.cache_groups),
+            strategy=service.settings.strategy,
+            manage=state.manage,
+            width="exact",
+            confinement="threads",
+            guests_running=len(running),
+            guests_confined=len(full),
+            overlap=str(overlapping(state.occupancy())),
+            matrix=wire.MatrixState(
+                verdict=host.matrix.verdict,
+                measured_share=round(host.matrix.share_measured(), 4),
+                measuring=host.measuring.running,
+                pairs_done=host.measuring.done,
+                pairs_all=host.measuring.total,
+                conditions=list(host.matrix.conditions),
+            ),
+            warnings=[*service.warnings, *trouble, *host.topology.notes],
+        )
+
+    def _node(self) -> str:
+        try:
+            return self._service.guests.node
+        except AffinityError:
+            return ""
+
+    async def topology(self, call: Call) -> wire.TopologyView:
+        del call
+        return views.topology(self._service.host.topology)
+
+    async def core_ranking(self, call: Call) -> list[wire.Ranking]:
+        del call
+        return views.ranking(self._service.host.topology, self._service.host.matrix)
+
+    async def core_ranking_summary(self, call: Call) -> wire.RankingSummary:
+        del call
+        return views.summary(self._service.host.topology, self._service.host.matrix)
+
+    async def core_vm_affinity(self, call: Call) -> dict[str, list[int]]:
+        del call
+        return views.core_vm_affinity(self._service.state)
+
+    async def guests(self, call: Call) -> list[wire.GuestView]:
+        del call
+        await self._service.scan()
+        state = self._service.state
+        return [
+            views.guest(state, state.configs[vmid], self._service.guests.process(vmid))
+            for vmid in sorted(state.configs)
+        ]
+
+    async def guest(self, call: Call) -> wire.GuestView:
+        service = self._service
+        config = service.guests.config(call.vmid)
+        return views.guest(service.state, config, service.guests.process(call.vmid))
+
+    async def decisions(self, call: Call) -> list[wire.DecisionView]:
+        del call
+        return [
+            views.decision(kept.time.isoformat(timespec="milliseconds"), kept.vmid, kept.decision)
+            for kept in reversed(self._service.decisions)
+        ]
+
+    async def heatmap(self, call: Call) -> str:
+        state = self._service.state
+        wanted = call.query.get("affinity", "")
+        if wanted not in ("", "0", "1", "false", "true"):
+            raise BadRequestError("'affinity' must be 0 or 1")
+        shown = None
+        if wanted in ("1", "true"):
+            shown = {v: t.placement.home for v, t in state.tracked.items()}
+        return heatmap_svg(self._service.host.topology, self._service.host.matrix, affinity=shown)
+
+    async def pre_start(self, call: Call) -> wire.HookAnswer:
+        await self._hook(call, Phase.PRE_START)
+        return views.hook_started(self._service.state, call.vmid, announced=True)
+
+    async def post_start(self, call: Call) -> wire.HookAnswer:
+        await self._hook(call, Phase.POST_START)
+        return views.hook_started(self._service.state, call.vmid, announced=False)
+
+    async def pre_stop(self, call: Call) -> wire.HookAnswer:
+        await self._hook(call, Phase.PRE_STOP)
+        return wire.HookAnswer(call.vmid, "")
+
+    async def post_stop(self, call: Call) -> wire.HookAnswer:
+        before = self._service.state.tracked.get(call.vmid)
+        await self._hook(call, Phase.POST_STOP)
+        after = self._service.state.tracked.get(call.vmid)
+        return views.hook_stopped(call.vmid, before, after)
+
+    async def _hook(self, call: Call, phase: Phase) -> None:
+        wire.HookBody.read(call.body)
+        await self._service.hook(call.vmid, phase)
+
+    async def reassign_guest(self, call: Call) -> wire.ReassignRow:
+        undo = wire.ReassignBody.read(call.body).undo
+        return await self._reassign(call.vmid, undo=undo)
+
+    async def reassign_all(self, call: Call) -> list[wire.ReassignRow]:
+        undo = wire.ReassignBody.read(call.body).undo
+        await self._service.scan()
+        state = self._service.state
+        running = sorted(v for v, t in state.tracked.items() if t.running)
+        rest = sorted(state.released) if not undo else []
+        return [await self._reassign(vmid, undo=undo) for vmid in (*running, *rest)]
+
+    async def _reassign(self, vmid: Vmid, *, undo: bool) -> wire.ReassignRow:
+        before = self._service.state.tracked.get(vmid)
+        await self._service.reassign(vmid, undo=undo)
+        return views.reassigned(self._service.state, vmid, before, undo=undo)
+
+    async def plan(self, call: Call) -> wire.PlanAnswer:
+        wanted = wire.PlanBody.read(call.body).guests
+        requests = [Request(Vmid(g.vmid), g.vcpus) for g in wanted]
+        state = self._service.state
+        made = plan(state.host, state.occupancy(), state.turn, requests)
+        return views.planned(state, made, requests)
+
+    async def vm_started(self, call: Call) -> dict[str, str]:
+        answer = await self.post_start(call)
+        config = self._service.state.configs.get(call.vmid)
+        if config is not None and config.affinity is not None:
+            return {"action": f"vm has an affinity configuration {config.affinity}"}
+        if answer.outcome != "full":
+            raise BadRequestError(answer.line)
+        tracked = self._service.state.tracked[call.vmid]
+        return {"action": f"new affinity: {','.join(map(str, tracked.placement.home))}"}

@@ -1,0 +1,322 @@
+"""The service: feeds reconcile.step and carries out what it wants. All wiring is here.
+
+Steps happen on the event loop, one at a time; effects run in threads, those of one guest in their
+order. Whoever feeds an event may await that everything it led to is done and read back.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import ParamSpec, TypeVar, assert_never
+
+from proxmox_cpu_affinity.engine.trace import Decision
+from proxmox_cpu_affinity.formats.settings import Settings
+from proxmox_cpu_affinity.linux.masks import ThreadMasks
+from proxmox_cpu_affinity.linux.tree import Tree
+from proxmox_cpu_affinity.linux.watch import ProcessWatch
+from proxmox_cpu_affinity.model.errors import AffinityError, GuestNotFoundError, StoreError
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
+from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.model.placement import Confined
+from proxmox_cpu_affinity.pve.guests import NodeGuests
+from proxmox_cpu_affinity.reconcile import State, step
+from proxmox_cpu_affinity.reconcile.actions import (
+    Action,
+    Confine,
+    Inspect,
+    Level,
+    Record,
+    Save,
+    Tell,
+    Undo,
+    Watch,
+)
+from proxmox_cpu_affinity.reconcile.events import (
+    Confirmed,
+    Event,
+    HookCalled,
+    HostChanged,
+    Inspected,
+    ManageChanged,
+    Phase,
+    ProcessEnded,
+    ReassignAsked,
+    Scanned,
+    SetFree,
+)
+from proxmox_cpu_affinity.service import persist
+from proxmox_cpu_affinity.service.host import HostWatch
+from proxmox_cpu_affinity.service.log import log
+from proxmox_cpu_affinity.service.paths import Paths
+from proxmox_cpu_affinity.store import JsonFile
+
+SCAN_EVERY = 30.0  # seconds
+DECISIONS_KEPT = 200
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A decision and when it was made."""
+
+    time: datetime
+    vmid: Vmid
+    decision: Decision
+
+
+class Service:
+    """One running service. `start` before anything else, `stop` at the end."""
+
+    def __init__(self, paths: Paths, settings: Settings, *, warnings: tuple[str, ...] = ()) -> None:
+        self.paths = paths
+        self.settings = settings
+        self.warnings = warnings
+        self.tree = Tree(paths.root)
+        self.guests = NodeGuests(self.tree)
+        self.masks = ThreadMasks(self.tree, self.guests.proven)
+        self.host = HostWatch(self.tree, JsonFile(paths.matrix))
+        self.decisions: deque[Kept] = deque(maxlen=DECISIONS_KEPT)
+        self.trouble = ""  # why the guests cannot be read, empty if they can
+        self.began = time.monotonic()
+        self.state: State
+        self._file = JsonFile(paths.state)
+        self._watch = ProcessWatch(self.tree, self._ended)
+        self._locks: dict[Vmid, asyncio.Lock] = {}
+        self._saving = asyncio.Lock()
+        self._wanted = self._written = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scan_now = asyncio.Event()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Read the host and what was kept: everything that an answer needs, nothing that waits."""
+        self.host.read()
+        self.state = State(self.host.compiled(self.settings), self.settings.manage)
+        loaded = self._file.load()
+        memory = None
+        if loaded.content is not None:
+            try:
+                memory = persist.from_json(loaded.content, boot_id=self._boot_id())
+            except AffinityError as error:
+                log.warning("%s: running guests are adopted instead", error.text)
+        elif loaded.problem:
+            log.warning("the state file %s: running guests are adopted instead", loaded.problem)
+        if memory is None:
+            self.state = replace(self.state, adopt=True)
+            return
+        memory = persist.fits(memory, self.host.topology)
+        self.state = replace(
+            self.state,
+            tracked=memory.tracked,
+            released=memory.released,
+            last_places=memory.last_places,
+            turn=memory.turn,
+        )
+
+    async def start(self) -> None:
+        """Look for guests, watch those known, and begin the work in the background."""
+        for tracked in self.state.tracked.values():
+            if tracked.process is not None:
+                self._watch.watch(tracked.process)
+        await self.scan()
+        self._spawn(self._scan_for_ever())
+        if not self.host.from_cache or self.host.matrix.verdict != "trusted":
+            self._spawn(self.measure())
+
+    async def stop(self, *, release: bool = False) -> None:
+        """End the background's work; guests stay where they are unless `release`."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if release:
+            await self.release_all()
+        self._watch.close()
+        await self._save()
+
+    async def release_all(self) -> None:
+        """Let every guest go: undo what was done, and leave them alone until their next start."""
+        running = [vmid for vmid, t in self.state.tracked.items() if t.running]
+        for vmid in sorted(running):
+            await self.feed(ReassignAsked(time.monotonic(), vmid, undo=True))
+
+    # -- events -------------------------------------------------------------------------------
+
+    async def feed(self, event: Event) -> None:
+        """One step of the brain; returns when all that it led to is done and read back."""
+        self.state, actions = step(self.state, event)
+        for action in actions:
+            await self._carry_out(action)
+
+    async def hook(self, vmid: Vmid, phase: Phase) -> None:
+        """A hookscript called: read what is true now, then let the brain decide."""
+        now = time.monotonic()
+        config, process = await self._thread(self._look, vmid)
+        await self.feed(HookCalled(now, vmid, phase, config, process))
+
+    def _look(self, vmid: Vmid) -> tuple[GuestConfig | None, GuestProcess | None]:
+        try:
+            config = self.guests.config(vmid)
+        except AffinityError:
+            config = None
+        return config, self.guests.process(vmid)
+
+    async def reassign(self, vmid: Vmid, *, undo: bool) -> None:
+        """Place a running guest anew, or let it go. GuestNotFoundError."""
+        now = time.monotonic()
+        config, process = await self._thread(self._look, vmid)
+        if config is None:
+            raise GuestNotFoundError(f"there is no guest {vmid} on this node")
+        self.state = replace(self.state, configs={**self.state.configs, vmid: config})
+        await self.feed(ReassignAsked(now, vmid, undo=undo))
+        if process is not None and not undo and vmid not in self.state.tracked:
+            await self.feed(HookCalled(now, vmid, Phase.POST_START, config, process))
+
+    async def scan(self) -> None:
+        """Read the truth and let the brain compare. Without PVE's files nothing is concluded."""
+        now = time.monotonic()
+        try:
+            (configs, unreadable), processes = await self._thread(
+                lambda: (self.guests.configs(), self.guests.processes())
+            )
+        except AffinityError as error:
+            if self.trouble != error.text:
+                log.warning("%s: guests stay as they are", error.text)
+            self.trouble = error.text
+            return
+        self.trouble = ""
+        await self.feed(Scanned(now, configs, processes, unreadable))
+
+    async def _scan_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SCAN_EVERY)
+            if self.settings.hotplug_watchdog and self.host.changed():
+                await self.host_changed()
+            await self.scan()
+
+    async def host_changed(self) -> None:
+        """Other CPUs are online: read the host again, move who lost one, measure."""
+        await self._thread(self.host.read)
+        log.warning("CPUs changed: %s are online now", self.host.topology.online)
+        await self.feed(HostChanged(time.monotonic(), self.host.compiled(self.settings)))
+        if not self.host.from_cache:
+            self._spawn(self.measure())
+
+    async def measure(self) -> None:
+        """Measure the latency in the background; what the guests got stays theirs."""
+        if self.host.measuring.running:
+            return
+        if await self.host.measure(self.settings):
+            matrix = self.host.matrix
+            log.info(
+                "latency measured: %s, %.0f %% of the pairs; %s",
+                matrix.verdict,
+                100 * matrix.share_measured(),
+                "; ".join(matrix.conditions) or "nothing odd",
+            )
+            host = self.host.compiled(self.settings)
+            await self.feed(HostChanged(time.monotonic(), host, measured=True))
+
+    async def use(self, settings: Settings, warnings: tuple[str, ...]) -> None:
+        """Take other settings; addresses and files take effect at the next start."""
+        self.settings, self.warnings = settings, warnings
+        host = self.host.compiled(settings)
+        await self.feed(HostChanged(time.monotonic(), host))
+        await self.feed(ManageChanged(time.monotonic(), settings.manage))
+        await self.scan()
+
+    def _ended(self, process: GuestProcess) -> None:
+        self._spawn(self.feed(ProcessEnded(time.monotonic(), process)))
+
+    # -- effects ------------------------------------------------------------------------------
+
+    async def _carry_out(self, action: Action) -> None:
+        match action:
+            case Confine():
+                await self._effect(
+                    action.process, Confirmed, self.masks.confine, action.process, action.placement
+                )
+            case Undo():
+                await self._effect(
+                    action.process,
+                    SetFree,
+                    self.masks.undo,
+                    action.process,
+                    dict(action.found),
+                    action.free,
+                )
+            case Inspect():
+                seen = await self._thread(self._threads_of, action.processes)
+                await self.feed(Inspected(time.monotonic(), seen))
+            case Watch():
+                self._watch.watch(action.process)
+            case Save():
+                await self._save()
+            case Record():
+                self.decisions.append(Kept(datetime.now(UTC), action.vmid, action.decision))
+            case Tell():
+                self._tell(action)
+            case _:
+                assert_never(action)
+
+    async def _effect(
+        self,
+        process: GuestProcess,
+        answer: Callable[[float, Confined], Confirmed | SetFree],
+        effect: Callable[P, Confined],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Change one guest, in turn with the other changes to it, and feed what was read back."""
+        async with self._locks.setdefault(process.vmid, asyncio.Lock()):
+            confined = await self._thread(effect, *args, **kwargs)
+        await self.feed(answer(time.monotonic(), confined))
+
+    def _threads_of(
+        self, processes: tuple[GuestProcess, ...]
+    ) -> tuple[tuple[GuestProcess, tuple[Thread, ...]], ...]:
+        return tuple((process, tuple(self.masks.threads(process))) for process in processes)
+
+    async def _save(self) -> None:
+        """Write the state; those who wait while one is being written share the next."""
+        self._wanted += 1
+        mine = self._wanted
+        async with self._saving:
+            if self._written >= mine:
+                return
+            upto = self._wanted
+            content = persist.to_json(self.state, boot_id=self._boot_id())
+            try:
+                await self._thread(self._file.save, content)
+            except StoreError as error:
+                log.warning("%s: %s", error.text, error.hint)
+            self._written = upto
+
+    @staticmethod
+    def _tell(action: Tell) -> None:
+        write = {Level.DEBUG: log.debug, Level.INFO: log.info, Level.WARN: log.warning}
+        extra = {} if action.vmid is None else {"vmid": action.vmid}
+        write[action.level]("%s", action.text, extra=extra)
+
+    def _boot_id(self) -> str:
+        return (self.tree.text("proc/sys/kernel/random/boot_id") or "").strip()
+
+    @staticmethod
+    async def _thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.to_thread(work, *args, **kwargs)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a background task failed", exc_info=task.exception())

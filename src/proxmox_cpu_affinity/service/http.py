@@ -1,0 +1,198 @@
+"""HTTP on both listeners: routes from the endpoint table, access, errors as RFC 9457.
+
+Out of scope: what an endpoint does (api), who may call it (access), what is in it (wire).
+"""
+
+import asyncio
+import json
+import os
+import re
+import socket
+import stat
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from aiohttp import web
+
+from proxmox_cpu_affinity import __version__
+from proxmox_cpu_affinity.formats import jsonvalue, openapi, wire
+from proxmox_cpu_affinity.model.errors import (
+    AffinityError,
+    BadRequestError,
+    ForbiddenError,
+    NotFoundError,
+    TooLargeError,
+)
+from proxmox_cpu_affinity.service.access import Access
+from proxmox_cpu_affinity.service.api import Api, Call, Handler
+from proxmox_cpu_affinity.service.log import log
+
+_SECURITY = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class MethodError(AffinityError):
+    """The path exists, the method does not."""
+
+    code = "method-not-allowed"
+    http_status = 405
+
+
+def application(api: Api, access: Access) -> web.Application:
+    """Routes for every endpoint; fails here, not at a request, where a handler is missing."""
+    handlers = api.handlers()
+
+    @web.middleware
+    async def guarded(request: web.Request, follow: _Next) -> web.StreamResponse:
+        try:
+            access.check_host(request.headers.get("Host"))
+            access.check_origin(request.headers.get("Origin"))
+            answer = await follow(request)
+        except AffinityError as error:
+            answer = _problem(request, error)
+        except web.HTTPException as error:
+            answer = _problem(request, _from_aiohttp(error))
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            answer = _problem(request, AffinityError("internal error", hint="see the log"))
+        answer.headers.update(_SECURITY)
+        return answer
+
+    app = web.Application(middlewares=[guarded], client_max_size=wire.BODY_LIMIT)
+    for endpoint in wire.ENDPOINTS:
+        path = endpoint.path.replace("{vmid}", "{vmid:[^/]+}")
+        app.router.add_route(
+            endpoint.method, path, _route(endpoint, handlers[endpoint.name], access)
+        )
+    described = openapi.document(__version__)
+
+    async def description(request: web.Request) -> web.StreamResponse:
+        del request
+        return _json(described)
+
+    async def health(request: web.Request) -> web.StreamResponse:
+        del request
+        return web.Response(text="ok\n")
+
+    app.router.add_get("/openapi.json", description)
+    app.router.add_get("/healthz", health)
+    return app
+
+
+def _route(endpoint: wire.Endpoint, handler: Handler, access: Access) -> _Next:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        transport = request.transport
+        access.check_write(
+            endpoint,
+            peer=None if transport is None else transport.get_extra_info("socket"),
+            authorization=request.headers.get("Authorization"),
+        )
+        body = await _body(request) if endpoint.body is not None else {}
+        call = Call(request.match_info.get("vmid", ""), request.query, body)
+        result = await handler(call)
+        if endpoint.media != "application/json":
+            return web.Response(text=str(result), content_type=endpoint.media)
+        return _json(jsonvalue.plain(result))
+
+    return answer
+
+
+async def _body(request: web.Request) -> Mapping[str, object]:
+    """The body as a JSON object, of a bounded size; the rest of a larger one is not read."""
+    if (request.content_length or 0) > wire.BODY_LIMIT:
+        raise TooLargeError(f"the body may have {wire.BODY_LIMIT} bytes at most")
+    return jsonvalue.json_object(await request.read())
+
+
+def _json(value: object, *, status: int = 200, media: str = "application/json") -> web.Response:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return web.Response(text=text, status=status, content_type=media)
+
+
+def _problem(request: web.Request, error: AffinityError) -> web.Response:
+    """RFC 9457; the routes of the Go project keep their own form."""
+    if re.match(r"/api/(?!v1/)", request.path):
+        status = 400 if error.http_status < 500 and error.http_status not in (401, 403, 404) else 0
+        return _json({"error": error.text}, status=status or error.http_status)
+    told = jsonvalue.plain(wire.problem(error))
+    answer = _json(told, status=error.http_status, media="application/problem+json")
+    if error.http_status == 401:
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
+
+
+def _from_aiohttp(error: web.HTTPException) -> AffinityError:
+    """aiohttp's own refusals, as members of the family."""
+    match error.status:
+        case 404:
+            return NotFoundError("there is no such path", hint="see /openapi.json")
+        case 405:
+            return MethodError("this path takes another method", hint="see /openapi.json")
+        case 413:
+            return TooLargeError(f"the body may have {wire.BODY_LIMIT} bytes at most")
+        case 403:
+            return ForbiddenError("forbidden")
+        case _:
+            return BadRequestError(error.reason or "not understood")
+
+
+class Listeners:
+    """The open listeners of one application."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=15.0)
+        self._paths: list[Path] = []
+
+    async def open(self) -> None:
+        await self._runner.setup()
+
+    async def tcp(self, host: str, port: int) -> int:
+        """Listen; the port that it became. OSError where it is taken."""
+        site = web.TCPSite(self._runner, host, port, reuse_address=True)
+        await site.start()
+        server = self._runner.addresses[-1]
+        return int(server[1])
+
+    async def unix(self, path: Path) -> None:
+        """Listen on a socket for root alone. A socket that somebody answers on stays theirs."""
+        if _is_socket(path):
+            if _answers(path):
+                raise FileExistsError(f"{path.name} is in use: another service runs")
+            path.unlink()
+        before = os.umask(0o177)
+        try:
+            await web.UnixSite(self._runner, str(path), backlog=512).start()
+        finally:
+            os.umask(before)
+        self._paths.append(path)
+
+    async def close(self) -> None:
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+        await self._runner.cleanup()
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(0.5)
+        try:
+            caller.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True

@@ -1,0 +1,156 @@
+"""The state as JSON and back: what must outlive the service, and nothing that can be derived."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from proxmox_cpu_affinity.engine.facts import Turn
+from proxmox_cpu_affinity.engine.place import in_order
+from proxmox_cpu_affinity.formats import jsonvalue
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.errors import SyntaxFault
+from proxmox_cpu_affinity.model.guest import GuestProcess
+from proxmox_cpu_affinity.model.ids import Cpu, Pid, Tid, Vmid, vmid_of
+from proxmox_cpu_affinity.model.placement import Placement
+from proxmox_cpu_affinity.model.topology import Topology
+from proxmox_cpu_affinity.reconcile import State, Tracked
+
+_CPU_MOST = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What was kept, before it is put into a state."""
+
+    tracked: Mapping[Vmid, Tracked] = field(default_factory=dict)
+    released: frozenset[Vmid] = frozenset()
+    last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)
+    turn: Turn = field(default_factory=Turn)
+
+
+def to_json(state: State, *, boot_id: str) -> dict[str, object]:
+    """The state as a JSON-able mapping; `boot_id` because pids are unique within one boot only."""
+    return {
+        "boot_id": boot_id,
+        "turn": {"last_start": state.turn.last_start, "counter": state.turn.counter},
+        "released": sorted(state.released),
+        "last_places": {str(v): str(cpus) for v, cpus in state.last_places.items()},
+        "tracked": {str(v): _tracked_to_json(t) for v, t in state.tracked.items()},
+    }
+
+
+def _tracked_to_json(tracked: Tracked) -> dict[str, object]:
+    placement, process = tracked.placement, tracked.process
+    return {
+        "home": str(placement.home),
+        "applied": str(placement.applied),
+        "order": list(placement.order),
+        "start": placement.start,
+        "parts": [str(part) for part in placement.parts],
+        "exclusive": placement.exclusive,
+        "pinned": placement.pinned,
+        "warnings": list(placement.warnings),
+        "since": tracked.since,
+        "process": None if process is None else [process.pid, process.start_time],
+        "found": None if tracked.found is None else {str(t): str(m) for t, m in tracked.found},
+    }
+
+
+def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
+    """What was kept. AffinityError where it is not what to_json writes.
+
+    After another boot nothing runs that ran before: places and turn remain.
+    """
+    try:
+        memory = Memory(
+            tracked={v: _tracked(v, t) for v, t in _by_vmid(kept, "tracked").items()},
+            released=frozenset(Vmid(int(v)) for v in _entries(kept, "released")),
+            last_places={
+                v: CpuSet.parse(_string(cpus)) for v, cpus in _by_vmid(kept, "last_places").items()
+            },
+            turn=_turn(kept.get("turn")),
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise SyntaxFault(f"the state file is not understood ({error})") from None
+    if kept.get("boot_id") == boot_id:
+        return memory
+    places = {v: t.placement.home for v, t in memory.tracked.items()}
+    return replace(
+        memory,
+        tracked={},
+        released=frozenset(),
+        last_places={**memory.last_places, **places},
+    )
+
+
+def fits(memory: Memory, topology: Topology) -> Memory:
+    """Without what speaks of CPUs that are gone: such guests are placed anew when seen."""
+    return replace(
+        memory,
+        tracked={
+            vmid: replace(
+                t, placement=replace(t.placement, order=in_order(topology, t.placement.home))
+            )
+            for vmid, t in memory.tracked.items()
+            if t.placement.home <= topology.online
+        },
+    )
+
+
+def _tracked(vmid: Vmid, value: object) -> Tracked:
+    entry = _mapping(value)
+    placement = Placement(
+        vmid=vmid,
+        home=CpuSet.parse(jsonvalue.text(entry, "home")),
+        applied=CpuSet.parse(jsonvalue.text(entry, "applied")),
+        order=tuple(Cpu(int(cpu)) for cpu in _entries(entry, "order")),
+        start=Cpu(jsonvalue.whole(entry, "start", low=0, high=_CPU_MOST)),
+        parts=tuple(CpuSet.parse(_string(part)) for part in _entries(entry, "parts")),
+        exclusive=jsonvalue.boolean(entry, "exclusive"),
+        pinned=jsonvalue.boolean(entry, "pinned"),
+        warnings=tuple(_string(line) for line in _entries(entry, "warnings")),
+    )
+    process = None
+    if entry["process"] is not None:
+        pid, start_time = _entries(entry, "process")
+        process = GuestProcess(vmid, Pid(int(pid)), int(start_time))
+    found = None
+    if entry["found"] is not None:
+        masks = _mapping(entry["found"]).items()
+        found = tuple((Tid(int(tid)), CpuSet.parse(_string(mask))) for tid, mask in masks)
+    since = entry["since"]
+    if not isinstance(since, int | float):
+        raise TypeError("since")
+    return Tracked(placement, process, float(since), found=found)
+
+
+def _turn(value: object) -> Turn:
+    entry = _mapping(value)
+    last = entry["last_start"]
+    counter = jsonvalue.whole(entry, "counter", low=0, high=_CPU_MOST)
+    return Turn(Cpu(last) if isinstance(last, int) else None, counter)
+
+
+def _by_vmid(value: Mapping[str, object], key: str) -> dict[Vmid, object]:
+    found = {vmid_of(number): entry for number, entry in _mapping(value.get(key)).items()}
+    if None in found:
+        raise ValueError(key)
+    return {vmid: entry for vmid, entry in found.items() if vmid is not None}
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError("not an object")
+    return value
+
+
+def _entries(value: Mapping[str, object], key: str) -> list[int | str]:
+    found = value.get(key)
+    if not isinstance(found, list):
+        raise TypeError(key)
+    return found
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value

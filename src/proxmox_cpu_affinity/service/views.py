@@ -1,0 +1,212 @@
+"""Answers of the API, made from the state. Pure: nothing here reads or waits."""
+
+from collections.abc import Iterable
+
+from proxmox_cpu_affinity.engine.facts import Occupancy
+from proxmox_cpu_affinity.engine.occupancy import overlapping
+from proxmox_cpu_affinity.engine.plan import Plan
+from proxmox_cpu_affinity.engine.trace import Candidate, Decision
+from proxmox_cpu_affinity.formats import wire
+from proxmox_cpu_affinity.model.guest import Exclusion, GuestConfig, GuestProcess, Request
+from proxmox_cpu_affinity.model.ids import Cpu, Vmid
+from proxmox_cpu_affinity.model.latency import LatencyMatrix
+from proxmox_cpu_affinity.model.placement import Outcome
+from proxmox_cpu_affinity.model.topology import Topology
+from proxmox_cpu_affinity.reconcile import State, Tracked
+from proxmox_cpu_affinity.render import lines
+
+
+def topology(host: Topology) -> wire.TopologyView:
+    return wire.TopologyView(
+        model_name=host.model_name,
+        virtual=host.virtual,
+        possible=str(host.possible),
+        present=str(host.present),
+        online=str(host.online),
+        isolated=str(host.isolated),
+        cpus=[
+            wire.CpuView(p.cpu, p.core, p.l2, p.llc, p.die, p.package, p.node, p.kind)
+            for p in host.places
+        ],
+        cores=[str(cpus) for cpus in host.cores],
+        cache_groups=[str(cpus) for cpus in host.cache_groups],
+        packages=[str(cpus) for cpus in host.packages],
+        nodes=[
+            wire.NodeView(n.node, str(n.cpus), n.memory_mib, {str(k): v for k, v in n.distances})
+            for n in host.nodes
+        ],
+        notes=list(host.notes),
+    )
+
+
+def ranking(host: Topology, matrix: LatencyMatrix) -> list[wire.Ranking]:
+    """For each CPU the others, nearest first, with the kernel's package and core numbers."""
+
+    def neighbor(cpu: Cpu, latency: float) -> wire.Neighbor:
+        place = host.place(cpu)
+        return wire.Neighbor(cpu, place.package_id, place.core_id, round(latency, 2))
+
+    return [
+        wire.Ranking(cpu, [neighbor(other, ns) for other, ns in matrix.ranking(cpu)])
+        for cpu in matrix.cpus
+    ]
+
+
+def summary(host: Topology, matrix: LatencyMatrix) -> wire.RankingSummary:
+    figures = matrix.summary(len(host.packages))
+    return wire.RankingSummary(
+        cpu_count=figures.cpus,
+        socket_count=figures.sockets,
+        min_latency_ns=round(figures.low, 2),
+        max_latency_ns=round(figures.high, 2),
+        median_latency_ns=round(figures.median, 2),
+        mean_latency_ns=round(figures.mean, 2),
+        verdict=matrix.verdict,
+    )
+
+
+def core_vm_affinity(state: State) -> dict[str, list[int]]:
+    return {str(v): list(t.placement.home) for v, t in sorted(state.tracked.items())}
+
+
+def guest(state: State, config: GuestConfig, process: GuestProcess | None = None) -> wire.GuestView:
+    """One guest. `process` matters for guests that are not tracked."""
+    tracked = state.tracked.get(config.vmid)
+    reason = config.exclusion(state.manage)
+    if tracked is not None and tracked.process is not None:
+        process = tracked.process
+    confined = None if tracked is None else tracked.confined
+    why = "" if reason is None else lines.excluded(reason)
+    if config.vmid in state.released:
+        why = "let go by hand until its next start"
+    return wire.GuestView(
+        vmid=config.vmid,
+        name=config.name,
+        managed=reason is None,
+        reason=why,
+        policy=config.policy,
+        vcpus=config.vcpu_count,
+        running=process is not None,
+        pid=None if process is None else process.pid,
+        cpus="" if tracked is None else str(tracked.placement.home),
+        applied="" if tracked is None else str(tracked.placement.applied),
+        outcome=outcome(tracked),
+        confinement="none" if confined is None else confined.confinement,
+        threads=0 if confined is None else confined.threads,
+        faults=[]
+        if confined is None
+        else [f"{f.name or f.tid}: {f.reason}" for f in confined.faults],
+        warnings=[] if tracked is None else list(tracked.placement.warnings),
+    )
+
+
+def outcome(tracked: Tracked | None) -> str:
+    if tracked is None:
+        return ""
+    if tracked.process is None:
+        return "reserved"
+    return "pending" if tracked.confined is None else tracked.confined.outcome
+
+
+def hook_started(state: State, vmid: Vmid, *, announced: bool) -> wire.HookAnswer:
+    """What pre-start (announced) and post-start say."""
+    tracked = state.tracked.get(vmid)
+    if tracked is None:
+        return wire.HookAnswer(vmid, _left_alone(state, vmid))
+    host = state.host.topology
+    if announced or tracked.process is None:
+        line = lines.reserved(host, tracked.placement)
+    else:
+        line = lines.running(host, tracked)
+    return wire.HookAnswer(vmid, line, str(tracked.placement.home), outcome(tracked))
+
+
+def _left_alone(state: State, vmid: Vmid) -> str:
+    config = state.configs.get(vmid)
+    if config is None:
+        return "left alone: its configuration cannot be read"
+    reason = config.exclusion(state.manage)
+    if reason is not None:
+        return f"left alone: {lines.excluded(reason)}"
+    return "left alone: see the log of the service for the reason"
+
+
+def hook_stopped(vmid: Vmid, before: Tracked | None, after: Tracked | None) -> wire.HookAnswer:
+    """What post-stop says: only news."""
+    if before is None or after is not None:
+        return wire.HookAnswer(vmid, "")
+    return wire.HookAnswer(vmid, f"CPUs {before.placement.home} are free again")
+
+
+def reassigned(state: State, vmid: Vmid, before: Tracked | None, *, undo: bool) -> wire.ReassignRow:
+    tracked = state.tracked.get(vmid)
+    if undo:
+        if before is None or before.process is None:
+            return wire.ReassignRow(vmid, "skipped", "nothing to undo")
+        return wire.ReassignRow(vmid, "success", "let go until its next start")
+    config = state.configs.get(vmid)
+    reason = None if config is None else config.exclusion(state.manage)
+    if reason is not None:
+        disabled = reason is Exclusion.NOT_CHOSEN
+        notes = "proxmox-cpu-affinity hook not enabled" if disabled else lines.excluded(reason)
+        return wire.ReassignRow(vmid, "skipped", notes)
+    if tracked is None or tracked.process is None:
+        return wire.ReassignRow(vmid, "skipped", "VM is not running")
+    cpus = str(tracked.placement.home)
+    if tracked.confined is not None and tracked.confined.outcome is Outcome.FULL:
+        return wire.ReassignRow(vmid, "success", "", cpus)
+    return wire.ReassignRow(vmid, "failed", lines.running(state.host.topology, tracked), cpus)
+
+
+def decision(time: str, vmid: Vmid, made: Decision) -> wire.DecisionView:
+    placement = made.placement
+    return wire.DecisionView(
+        time=time,
+        vmid=vmid,
+        cpus=str(placement.home),
+        start=placement.start,
+        reason=made.reason,
+        warnings=list(placement.warnings),
+        candidates=[_candidate(candidate) for candidate in made.candidates],
+    )
+
+
+def _candidate(candidate: Candidate) -> wire.CandidateView:
+    terms = candidate.terms
+    return wire.CandidateView(
+        cpus=str(candidate.home),
+        cost=round(terms.total, 4),
+        contention=round(terms.contention, 4),
+        smt=round(terms.smt, 4),
+        latency=round(terms.latency, 4),
+        kind=round(terms.kind, 4),
+        spread=round(terms.spread, 4),
+        origin=candidate.origin,
+    )
+
+
+def planned(state: State, made: Plan, requests: Iterable[Request]) -> wire.PlanAnswer:
+    """A plan beside the guests that stand."""
+    found = {d.placement.vmid: d for d in made.decisions}
+    refused = dict(made.refused)
+    rows = []
+    for request in requests:
+        placed = found.get(request.vmid)
+        if placed is None:
+            row = wire.PlanRow(request.vmid, request.vcpus, "", None, refused[request.vmid], [])
+        else:
+            row = wire.PlanRow(
+                request.vmid,
+                request.vcpus,
+                str(placed.placement.home),
+                placed.placement.start,
+                placed.reason,
+                list(placed.placement.warnings),
+            )
+        rows.append(row)
+    planned_ones = tuple(d.placement for d in made.decisions)
+    standing = tuple(
+        t.placement for v, t in state.tracked.items() if v not in {p.vmid for p in planned_ones}
+    )
+    together = Occupancy((*standing, *planned_ones))
+    return wire.PlanAnswer(rows, str(overlapping(together)))

@@ -1,0 +1,94 @@
+"""State and cache files: replaced atomically, with version and checksum; damaged ones set aside."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxmox_cpu_affinity.model.errors import StoreError
+
+VERSION = 1
+_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a file gave: its content, or why there is none (empty text: there was no file)."""
+
+    content: Mapping[str, object] | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFile:
+    """One JSON file of ours."""
+
+    path: Path
+
+    def load(self) -> Loaded:
+        """Its content. A damaged or foreign file is renamed to NAME.bad, never deleted."""
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(_LIMIT + 1)
+        except FileNotFoundError:
+            return Loaded(None)
+        except OSError as error:
+            return Loaded(None, f"cannot be read: {error.strerror}")
+        problem, content = _checked(data)
+        if content is None:
+            problem += self._set_aside()
+        return Loaded(content, problem)
+
+    def save(self, content: Mapping[str, object]) -> None:
+        """Replace the file: new content on disk under another name first, then renamed.
+
+        StoreError, with the file as it was, where that fails.
+        """
+        body = json.dumps(content, separators=(",", ":"), sort_keys=True)
+        whole = f'{{"version":{VERSION},"sha256":"{_checksum(body)}","content":{body}}}\n'
+        fresh = self.path.with_name(self.path.name + ".new")
+        try:
+            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(whole)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, self.path)
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            raise StoreError(
+                f"{self.path.name} cannot be written: {error.strerror}",
+                hint=f"look at the space and the rights of {self.path.parent.name}",
+            ) from None
+
+    def _set_aside(self) -> str:
+        aside = self.path.with_name(self.path.name + ".bad")
+        try:
+            os.replace(self.path, aside)
+        except OSError as error:
+            return f"; it cannot be set aside: {error.strerror}"
+        return f"; set aside as {aside.name}"
+
+
+def _checksum(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+def _checked(data: bytes) -> tuple[str, Mapping[str, object] | None]:
+    if len(data) > _LIMIT:
+        return "is too large", None
+    try:
+        whole = json.loads(data)
+    except (ValueError, RecursionError):
+        return "is damaged", None
+    if not isinstance(whole, dict) or whole.get("version") != VERSION:
+        return "is of another version", None
+    content = whole.get("content")
+    if not isinstance(content, dict):
+        return "is damaged", None
+    body = json.dumps(content, separators=(",", ":"), sort_keys=True)
+    if whole.get("sha256") != _checksum(body):
+        return "has a wrong checksum", None
+    return "", content

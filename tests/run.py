@@ -1,0 +1,56 @@
+"""Runs the suites and ends with one plain line; fails below the floor of tests that ran.
+
+The floor (tests/FLOOR) rises in the commit that adds tests: a suite that silently stops being
+collected is a failure. Under CI=true a test skipped for want of a tool is one too.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+
+
+class Count:
+    """What became of the tests, counted by pytest's own reports."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.failed = 0
+        self.skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.failed += 1
+        elif report.skipped:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else "?"
+            self.skipped.append(f"{report.nodeid}: {reason.removeprefix('Skipped: ')}")
+        elif report.when == "call":
+            self.passed += 1
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.failed += 1
+
+
+def main(arguments: list[str]) -> int:
+    count = Count()
+    status = int(pytest.main(arguments or [str(HERE)], plugins=[count]))
+    floor = int((HERE / "FLOOR").read_text().split()[0])
+    wrong = []
+    if not arguments and count.passed < floor:
+        wrong.append(f"only {count.passed} tests passed, the floor is {floor} (tests/FLOOR)")
+    if os.environ.get("CI") == "true" and count.skipped:
+        wrong.append("tests were skipped, and CI must have every tool")
+    for line in (*count.skipped, *wrong):
+        print(line)
+    skipped = f", {len(count.skipped)} skipped" if count.skipped else ""
+    failed = count.failed + len(wrong)
+    print(f"{count.passed} passed, {failed} failed{skipped}")
+    return 1 if failed or status else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
