@@ -68,6 +68,7 @@ install: build/pingpong ## into DESTDIR, on Debian's own python3-* packages, wit
 	done
 	install -m 755 build/pingpong $(DESTDIR)$(LIBEXEC)/pingpong
 	install -m 644 hook/notify.py $(DESTDIR)$(LIBEXEC)/notify.py
+	install -m 755 hook/proxmox-cpu-affinity-hook $(DESTDIR)$(LIBEXEC)/proxmox-cpu-affinity-hook
 	install -m 755 hook/proxmox-cpu-affinity-hook $(DESTDIR)/var/lib/vz/snippets/proxmox-cpu-affinity-hook
 	install -m 755 scripts/proxmox-cpu-affinity $(DESTDIR)$(PREFIX)/bin/proxmox-cpu-affinity
 	install -m 755 scripts/proxmox-cpu-affinity-service $(DESTDIR)$(PREFIX)/sbin/proxmox-cpu-affinity-service

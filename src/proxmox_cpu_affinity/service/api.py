@@ -1,5 +1,6 @@
 """What each endpoint does: a method for every name in wire.ENDPOINTS, checked at start."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -135,7 +136,8 @@ class Api:
         shown = None
         if wanted in ("1", "true"):
             shown = {v: t.placement.home for v, t in state.tracked.items()}
-        return heatmap_svg(self._service.host.topology, self._service.host.matrix, affinity=shown)
+        host = self._service.host
+        return await asyncio.to_thread(heatmap_svg, host.topology, host.matrix, affinity=shown)
 
     async def pre_start(self, call: Call) -> wire.HookAnswer:
         await self._hook(call, Phase.PRE_START)
@@ -150,10 +152,8 @@ class Api:
         return wire.HookAnswer(call.vmid, "")
 
     async def post_stop(self, call: Call) -> wire.HookAnswer:
-        before = self._service.state.tracked.get(call.vmid)
         await self._hook(call, Phase.POST_STOP)
-        after = self._service.state.tracked.get(call.vmid)
-        return views.hook_stopped(call.vmid, before, after)
+        return views.hook_stopped(self._service.state, call.vmid)
 
     async def _hook(self, call: Call, phase: Phase) -> None:
         wire.HookBody.read(call.body)

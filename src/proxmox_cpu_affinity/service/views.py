@@ -131,11 +131,14 @@ def _left_alone(state: State, vmid: Vmid) -> str:
     return "left alone: see the log of the service for the reason"
 
 
-def hook_stopped(vmid: Vmid, before: Tracked | None, after: Tracked | None) -> wire.HookAnswer:
-    """What post-stop says: only news."""
-    if before is None or after is not None:
+def hook_stopped(state: State, vmid: Vmid) -> wire.HookAnswer:
+    """What post-stop says: which CPUs are free, nothing for a guest that had none."""
+    last = state.last_places.get(vmid)
+    if vmid in state.tracked or last is None or not state.managed(vmid):
         return wire.HookAnswer(vmid, "")
-    return wire.HookAnswer(vmid, f"CPUs {before.placement.home} are free again")
+    word = "CPU" if len(last) == 1 else "CPUs"
+    verb = "is" if len(last) == 1 else "are"
+    return wire.HookAnswer(vmid, f"{word} {last} {verb} free again")
 
 
 def reassigned(state: State, vmid: Vmid, before: Tracked | None, *, undo: bool) -> wire.ReassignRow:

@@ -1,0 +1,141 @@
+"""PURE: latencies told from sysfs's levels alone, and unmeasured pairs filled from measured ones.
+
+The figures are one-way times of a compare-exchange ping-pong, rounded from the public measurements
+of nviennot/core-to-core-latency (17 desktop and server machines of 2009 to 2022). The median
+machine shows 8 ns between SMT siblings, 36 within a last-level cache (18 to 48 on most), 95 between
+cache groups of a node and 138 between packages (74 to 356). They say what is nearer and by about
+how much; no machine's own figures are in here.
+"""
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from enum import IntEnum
+from math import inf
+from statistics import median
+
+from proxmox_cpu_affinity.model.ids import NodeId
+from proxmox_cpu_affinity.model.latency import LatencyMatrix, Verdict
+from proxmox_cpu_affinity.model.topology import CpuPlace, Topology
+
+
+class Level(IntEnum):
+    """The nearest thing that two CPUs have in common, nearest first."""
+
+    CORE = 0
+    L2 = 1
+    CACHE_GROUP = 2
+    DIE = 3
+    PACKAGE = 4
+    NOTHING = 5
+
+
+Step = tuple[Level, int]
+"""A level and the NUMA distance of the two nodes (10: the same node); the greater the farther."""
+
+LOCAL, REMOTE = 10, 20
+"""ACPI's NUMA distances (SLIT) of a node to itself, and by default to another one."""
+
+_NS = {
+    Level.CORE: 8.0,
+    Level.L2: 20.0,
+    Level.CACHE_GROUP: 35.0,
+    Level.DIE: 95.0,
+    Level.PACKAGE: 110.0,
+    Level.NOTHING: 140.0,
+}
+
+
+def step_ns(step: Step) -> float:
+    """Expected latency in ns. It never falls from one step to a greater one.
+
+    Within a package it grows with the distance from 10, up to the next level's; between packages
+    with the distance from 20.
+    """
+    level, distance = step
+    if level is Level.NOTHING:
+        return _NS[level] * max(distance, REMOTE) / REMOTE
+    return min(_NS[level] * max(distance, LOCAL) / LOCAL, _NS[Level(level + 1)])
+
+
+def predicted(topology: Topology) -> LatencyMatrix:
+    """The matrix of all online CPUs as the levels let expect it; nothing in it is measured."""
+    cpus = tuple(place.cpu for place in topology.places)
+    count = len(cpus)
+    ns = array("d", bytes(8 * count * count))
+    for i, j, step in _steps(topology, topology.places):
+        ns[i * count + j] = ns[j * count + i] = step_ns(step)
+    return LatencyMatrix(
+        cpus,
+        ns,
+        array("d", bytes(8 * count * count)),
+        bytes(count * count),
+        Verdict.PREDICTED,
+        conditions=("predicted from the topology, nothing measured",),
+    )
+
+
+def filled(matrix: LatencyMatrix, topology: Topology) -> LatencyMatrix:
+    """The matrix with its unmeasured pairs set to the median of the measured ones of their step.
+
+    Where a step has no measured pair its expected latency is kept, but bounded by the medians of
+    nearer and farther steps: on a host that is ten times slower than usual, what was not measured
+    must not look near. KeyError for CPUs that are not online.
+    """
+    count = len(matrix.cpus)
+    measured: dict[Step, list[float]] = {}
+    open_cells: list[tuple[int, int, Step]] = []
+    for i, j, step in _steps(topology, [topology.place(cpu) for cpu in matrix.cpus]):
+        cell = i * count + j
+        if matrix.measured[cell]:
+            measured.setdefault(step, []).append(matrix.ns[cell])
+        else:
+            open_cells.append((cell, j * count + i, step))
+    medians = {step: median(values) for step, values in measured.items()}
+    expected = {step: _bounded(step, medians) for step in {step for _, _, step in open_cells}}
+    ns = array("d", matrix.ns)
+    for cell, mirror, step in open_cells:
+        ns[cell] = ns[mirror] = expected[step]
+    return replace(matrix, ns=ns)
+
+
+def _bounded(step: Step, medians: Mapping[Step, float]) -> float:
+    if step in medians:
+        return medians[step]
+    low = max((ns for other, ns in medians.items() if other < step), default=0.0)
+    high = min((ns for other, ns in medians.items() if other > step), default=inf)
+    return min(max(step_ns(step), low), high)
+
+
+def _steps(topology: Topology, places: Sequence[CpuPlace]) -> Iterator[tuple[int, int, Step]]:
+    """Every unordered pair of places as (index, higher index, step)."""
+    distances = {
+        (node.node, other): distance
+        for node in topology.nodes
+        for other, distance in node.distances
+    }
+    for i, first in enumerate(places):
+        # An L2 that is the last level (or stands for unknown caches) tells no more than the group.
+        l2_counts = topology.l2_groups[first.l2] != topology.cache_groups[first.llc]
+        for j in range(i + 1, len(places)):
+            second = places[j]
+            level = _level(first, second, l2_counts=l2_counts)
+            yield i, j, (level, _distance(first.node, second.node, distances))
+
+
+def _level(first: CpuPlace, second: CpuPlace, *, l2_counts: bool) -> Level:
+    if first.core == second.core:
+        return Level.CORE
+    if l2_counts and first.l2 == second.l2:
+        return Level.L2
+    if first.llc == second.llc:
+        return Level.CACHE_GROUP
+    if first.die == second.die:
+        return Level.DIE
+    if first.package == second.package:
+        return Level.PACKAGE
+    return Level.NOTHING
+
+
+def _distance(first: NodeId, second: NodeId, distances: Mapping[tuple[NodeId, NodeId], int]) -> int:
+    return distances.get((first, second), LOCAL if first == second else REMOTE)

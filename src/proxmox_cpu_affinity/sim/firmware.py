@@ -1,0 +1,84 @@
+"""The guests' firmware: 64 KiB of our own instead of a BIOS and an operating system.
+
+It switches the power management registers of the i440fx machine on, halts, and powers the machine
+off once the power button was pressed; so `qm shutdown` works from a guest's first millisecond, and
+an idle guest costs no CPU time but that of 18 timer interrupts a second. Real mode, one vCPU (the
+others wait for a start that never comes), no disk, no memory but the interrupt table and a stack.
+"""
+
+SIZE = 64 * 1024
+PM_BASE = 0x600  # where SeaBIOS puts it too
+_STATUS, _ENABLE, _CONTROL = PM_BASE, PM_BASE + 2, PM_BASE + 4
+_BUTTON = 0x0100  # in status and enable; QEMU takes words there and ignores a single high byte
+_SLEEP_S5 = 0x2000  # SLP_EN with sleep type 0, which is "off" on this machine
+_TIMER_VECTOR = 8
+
+
+def _out8(port: int, value: int) -> bytes:
+    return bytes((0xB0, value, 0xE6, port))  # mov al, value; out port, al
+
+
+def _out16(port: int, value: int) -> bytes:
+    """mov dx, port; mov ax, value; out dx, ax"""
+    return b"\xba" + port.to_bytes(2, "little") + b"\xb8" + value.to_bytes(2, "little") + b"\xef"
+
+
+def _pci_write16(register: int, value: int) -> bytes:
+    """Write a word of the configuration space of device 1, function 3: PIIX4's power part."""
+    address = 0x8000_0000 | 1 << 11 | 3 << 8 | register
+    select = b"\x66\xb8" + address.to_bytes(4, "little")  # mov eax, address
+    select += b"\xba\xf8\x0c\x66\xef"  # mov dx, 0xcf8; out dx, eax
+    return select + _out16(0xCFC, value)
+
+
+def _setup() -> bytes:
+    return b"".join(
+        (
+            b"\xfa",  # cli
+            b"\x31\xc0\x8e\xd8\x8e\xd0",  # xor ax, ax; mov ds, ax; mov ss, ax
+            b"\xbc\x00\x7c",  # mov sp, 0x7c00
+            _pci_write16(0x40, PM_BASE | 1),  # base address; bit 0 says I/O
+            _pci_write16(0x80, 1),  # PMREGMISC: the registers are there from now on
+            _out16(_ENABLE, _BUTTON),  # QEMU notes a press only while the button is enabled
+            # Interrupt controllers: vectors 8 and 0x70, cascade on 2, 8086 mode; timer alone on.
+            *(_out8(0x20, 0x11), _out8(0x21, _TIMER_VECTOR), _out8(0x21, 4), _out8(0x21, 1)),
+            *(_out8(0xA0, 0x11), _out8(0xA1, 0x70), _out8(0xA1, 2), _out8(0xA1, 1)),
+            *(_out8(0x21, 0xFE), _out8(0xA1, 0xFF)),
+            # Timer: channel 0, square wave, longest period (65536 / 1.19 MHz = 55 ms).
+            *(_out8(0x43, 0x36), _out8(0x40, 0), _out8(0x40, 0)),
+        )
+    )
+
+
+def _wait() -> bytes:
+    return b"".join(
+        (
+            b"\xfb",  # sti
+            b"\xf4",  # hlt
+            b"\xba" + _STATUS.to_bytes(2, "little"),  # mov dx, status
+            b"\xed",  # in ax, dx
+            b"\xf6\xc4" + bytes((_BUTTON >> 8,)),  # test ah, button
+            b"\x74\xf6",  # jz to hlt
+            _out16(_CONTROL, _SLEEP_S5),
+            b"\xfa\xf4\xeb\xfd",  # cli; hlt; jmp to hlt
+        )
+    )
+
+
+def _set_vector(offset: int) -> bytes:
+    """mov word [vector * 4], offset; mov word [vector * 4 + 2], 0xf000"""
+    slot = _TIMER_VECTOR * 4
+    return b"".join(
+        b"\xc7\x06" + at.to_bytes(2, "little") + value.to_bytes(2, "little")
+        for at, value in ((slot, offset), (slot + 2, 0xF000))
+    )
+
+
+def image() -> bytes:
+    """The firmware as QEMU's -bios takes it: code at F000:0000, the reset vector at its end."""
+    setup, wait = _setup(), _wait()
+    handler = b"\x50" + _out8(0x20, 0x20) + b"\x58\xcf"  # push ax; end of interrupt; pop ax; iret
+    at = len(setup) + len(_set_vector(0)) + len(wait)
+    code = setup + _set_vector(at) + wait + handler
+    reset = b"\xea\x00\x00\x00\xf0"  # jmp 0xf000:0
+    return code.ljust(SIZE - 16, b"\xf4") + reset.ljust(16, b"\x00")

@@ -1,0 +1,81 @@
+"""A guest's command line: PVE's argument order as far as stock QEMU takes it.
+
+Out of scope: disks, networks, displays; a guest here has none.
+"""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from proxmox_cpu_affinity.formats.pveconf import GuestFile, config_of
+from proxmox_cpu_affinity.model.guest import GuestConfig
+from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.sim.faults import Fault
+from proxmox_cpu_affinity.sim.settings import GuestKind
+from proxmox_cpu_affinity.sim.tree import Tree
+
+STANDIN = Path(__file__).with_name("standin.py")
+
+
+def command(tree: Tree, vmid: int, file: GuestFile) -> list[str]:
+    """The arguments that start a guest; argv[0] is the node's kvm. Fault when it has too many
+    vCPUs for the node."""
+    config = config_of(file, vmid=Vmid(vmid), node=tree.settings.name)
+    if config.cores * config.sockets > tree.cpus():
+        raise Fault(f"MAX {tree.cpus()} vcpus allowed per VM on this node")
+    values = file.main.values
+    standin = tree.settings.guest is GuestKind.STANDIN
+    argv = [str(tree.kvm)]
+    if standin:
+        # Proxmox's QEMU alone knows -id; stock QEMU refuses to start with it.
+        argv += ["-I", "-S", str(STANDIN), "-id", str(vmid)]
+    argv += ["-name", f"{config.name or f'vm{vmid}'},debug-threads=on", "-no-shutdown"]
+    argv += _monitors(tree, vmid)
+    argv += ["-pidfile", str(tree.pidfile(vmid)), "-daemonize"]
+    argv += ["-smp", _smp(config)]
+    argv += ["-nodefaults", "-display", "none"]
+    argv += ["-no-reboot"] if values.get("reboot") == "0" else []
+    argv += ["-S"] if values.get("freeze") == "1" else []
+    argv += ["-m", str(tree.settings.memory)]
+    argv += ["-machine", "pc,acpi=off" if values.get("acpi") == "0" else "pc"]
+    argv += [] if standin else _hardware(tree, values)
+    return argv + shlex.split(values.get("args", ""))
+
+
+def _monitors(tree: Tree, vmid: int) -> list[str]:
+    new = tree.settings.qemu_version >= (9, 2)
+    reconnect = "reconnect-ms=5000" if new else "reconnect=5"
+    return [
+        *("-chardev", f"socket,id=qmp,path={tree.qmp(vmid)},server=on,wait=off"),
+        *("-mon", "chardev=qmp,mode=control"),
+        *("-chardev", f"socket,id=qmp-event,path={tree.qmeventd_socket},{reconnect}"),
+        *("-mon", "chardev=qmp-event,mode=control"),
+    ]
+
+
+def _smp(config: GuestConfig) -> str:
+    most = config.cores * config.sockets
+    topology = f"sockets={config.sockets},cores={config.cores},maxcpus={most}"
+    return f"{config.vcpu_count},{topology}"
+
+
+def _hardware(tree: Tree, values: Mapping[str, str]) -> list[str]:
+    allowed = values.get("kvm", "1") == "1"
+    accel = tree.settings.accel or ("kvm" if allowed and kvm_is_real() else "tcg,thread=multi")
+    return ["-accel", accel, "-vga", "none", "-bios", str(tree.firmware)]
+
+
+def kvm_is_real() -> bool:
+    """Whether /dev/kvm can be used and stands for hardware: kvm_pvm is a software one whose
+    guests may take minutes to boot."""
+    modules = Path("/sys/module")
+    hardware = any((modules / name).exists() for name in ("kvm_intel", "kvm_amd"))
+    usable = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    return hardware and usable and not (modules / "kvm_pvm").exists()
+
+
+def affinity_of(file: GuestFile) -> str | None:
+    """The cpulist that PVE hands to taskset; `affinity: 0` is false to Perl, so it has none."""
+    value = file.main.values.get("affinity", "")
+    return None if value in {"", "0"} else value

@@ -1,0 +1,62 @@
+"""The HA resources of a node, and a local resource manager in its simplest form.
+
+A power command for an HA guest only files a request (its wanted state); `round` then does it, as
+the real manager does some seconds later. Out of scope: groups, rules, other nodes, fencing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from proxmox_cpu_affinity.formats import pvesections
+from proxmox_cpu_affinity.formats.pvesections import SectionEntry
+from proxmox_cpu_affinity.sim import clusterfs, configs
+from proxmox_cpu_affinity.sim.faults import Fault
+from proxmox_cpu_affinity.sim.tree import Tree
+
+_FILE = "ha/resources.cfg"
+
+
+def resources(tree: Tree) -> dict[str, SectionEntry]:
+    """The resources by their service id, like `vm:100`."""
+    try:
+        text = configs.read_text(tree.pve / _FILE)
+    except FileNotFoundError:
+        text = ""
+    return {f"{entry.type}:{entry.id}": entry for entry in pvesections.parse_sections(text)}
+
+
+def managed(tree: Tree, vmid: int) -> bool:
+    """Whether power commands for this guest are HA's business."""
+    entry = resources(tree).get(f"vm:{vmid}")
+    return entry is not None and entry.values.get("state") != "ignored"
+
+
+def wanted(entry: SectionEntry) -> str:
+    """The state asked for a resource: `enabled` is an older word for started."""
+    state = entry.values.get("state", "started")
+    return "started" if state == "enabled" else state
+
+
+def put(tree: Tree, sid: str, values: Mapping[str, str]) -> None:
+    """Add a resource, or set keys of one. Fault for anything but a vm or ct with a number."""
+    kind, _, name = sid.partition(":")
+    if kind not in {"vm", "ct"} or not name.isdigit():
+        raise Fault(f"unable to parse ha resource id '{sid}'", status=2)
+    entries = resources(tree)
+    entry = entries.get(sid, SectionEntry(kind, name, {}))
+    entries[sid] = replace(entry, values={**entry.values, **values})
+    _save(tree, entries)
+
+
+def drop(tree: Tree, sid: str) -> None:
+    """Take a resource out of HA. Fault where it is not in it."""
+    entries = resources(tree)
+    if entries.pop(sid, None) is None:
+        raise Fault(f"cannot delete service '{sid}', not HA managed!")
+    _save(tree, entries)
+
+
+def _save(tree: Tree, entries: Mapping[str, SectionEntry]) -> None:
+    text = pvesections.write_sections(entries.values())
+    configs.replace(tree.pve / _FILE, text.encode("utf-8", "surrogateescape"))
+    clusterfs.bump(tree, _FILE)

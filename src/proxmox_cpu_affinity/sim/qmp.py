@@ -1,0 +1,82 @@
+"""A client of QEMU's monitor: connect, ask, close at once, since it serves one client at a time."""
+
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+TIMEOUT_S = 5.0
+
+
+class QmpError(Exception):
+    """The monitor does not answer, or answers with an error."""
+
+
+class Monitor:
+    """One conversation; events between the answers are skipped."""
+
+    def __init__(self, path: Path, *, timeout: float = TIMEOUT_S) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.connect(str(path))
+            self._lines = self._socket.makefile("rb")
+            self._read()  # the greeting
+            self.ask("qmp_capabilities")
+        except OSError as error:
+            self._socket.close()
+            raise QmpError(f"{path.name}: {error}") from error
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._lines.close()
+        self._socket.close()
+
+    def ask(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
+        """Run one command and return its answer. QmpError."""
+        request: dict[str, object] = {"execute": command}
+        if arguments:
+            request["arguments"] = arguments
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            while True:
+                answer = self._read()
+                if "error" in answer:
+                    raise QmpError(f"{command}: {_description(answer['error'])}")
+                if "return" in answer:
+                    return answer["return"]
+        except OSError as error:
+            raise QmpError(f"{command}: {error}") from error
+
+    def _read(self) -> dict[str, object]:
+        line = self._lines.readline()
+        if not line:
+            raise QmpError("the monitor closed the connection")
+        message: object = json.loads(line)
+        if not isinstance(message, dict):
+            raise QmpError("the monitor sent no object")
+        return message
+
+
+def ask(path: Path, command: str, arguments: Mapping[str, object] | None = None) -> object:
+    """Connect, run one command, close. QmpError."""
+    with Monitor(path) as monitor:
+        return monitor.ask(command, arguments)
+
+
+def run_state(path: Path) -> str:
+    """QEMU's run state, like `running`, `paused` or `shutdown`. QmpError."""
+    answer = ask(path, "query-status")
+    return str(answer.get("status", "")) if isinstance(answer, dict) else ""
+
+
+def _description(error: object) -> str:
+    return str(error.get("desc", error)) if isinstance(error, dict) else str(error)
