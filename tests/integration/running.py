@@ -115,8 +115,8 @@ class Running:
         finally:
             there.close()
 
-    def get(self, path: str, **words: bool) -> Answer:
-        return self.ask("GET", path, **words)
+    def get(self, path: str, *, tcp: bool = False) -> Answer:
+        return self.ask("GET", path, tcp=tcp)
 
     def post(self, path: str, body: object = None) -> dict[str, object]:
         answer = self.ask("POST", path, {} if body is None else body)

@@ -1,10 +1,9 @@
 """PURE: a latency matrix as a document for JSON and back, and whether a kept one may be used.
 
-Out of scope: files (store) and gathering the facts (facts.py). Nothing in a document, however
+Out of scope: files and their checksums (store), gathering the facts (facts.py). Nothing in a document, however
 broken, raises: it makes a reason, and the host is measured again.
 """
 
-import hashlib
 import json
 import math
 from array import array
@@ -37,7 +36,7 @@ def encoded(matrix: LatencyMatrix, fingerprint: str) -> dict[str, object]:
     """The document: pairs row by row above the diagonal, in ns; `measured` a digit for each."""
     count = len(matrix.cpus)
     upper = [i * count + j for i in range(count) for j in range(i + 1, count)]
-    body: dict[str, object] = {
+    return {
         "version": VERSION,
         "fingerprint": fingerprint,
         "method": str(matrix.method),
@@ -48,26 +47,21 @@ def encoded(matrix: LatencyMatrix, fingerprint: str) -> dict[str, object]:
         "spread": [matrix.spread[cell] for cell in upper],
         "measured": "".join("1" if matrix.measured[cell] else "0" for cell in upper),
     }
-    return {**body, "checksum": checksum(body)}
 
 
 def usable(cached: object, fingerprint: str) -> LatencyMatrix | Unusable:
     """The matrix of a document that was made on this host as it is now, or why there is none."""
     if not isinstance(cached, dict):
         return Unusable("the kept latencies are no document")
-    body = {key: value for key, value in cached.items() if key != "checksum"}
-    if body.get("version") != VERSION:
+    if cached.get("version") != VERSION:
         return Unusable("the kept latencies are of another version of this program")
-    known = checksum(body)
-    if not known or cached.get("checksum") != known:
-        return Unusable("the kept latencies are damaged (checksum)")
-    then = body.get("fingerprint")
+    then = cached.get("fingerprint")
     if then != fingerprint:
         return Unusable(f"this host changed since it was measured: {_changes(then, fingerprint)}")
     try:
-        return _matrix(body)
+        return _matrix(cached)
     except (ValueError, KeyError, TypeError, OverflowError):
-        return Unusable("the kept latencies are damaged (content)")
+        return Unusable("the kept latencies are damaged")
 
 
 def better(old: LatencyMatrix | None, new: LatencyMatrix) -> LatencyMatrix:
@@ -83,18 +77,6 @@ def better(old: LatencyMatrix | None, new: LatencyMatrix) -> LatencyMatrix:
 def _worth(matrix: LatencyMatrix) -> tuple[int, float]:
     order = (Verdict.PREDICTED, Verdict.UNSTABLE, Verdict.TRUSTED)
     return order.index(matrix.verdict), matrix.share_measured()
-
-
-def checksum(body: Mapping[object, object] | Mapping[str, object]) -> str:
-    """Of the content, not of a file's bytes: blanks and the order of keys may change.
-
-    Empty for a content that JSON cannot spell.
-    """
-    try:
-        text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return ""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _changes(then: object, now: str) -> str:

@@ -5,7 +5,6 @@ the order of pairs (schedule.py), the worth of a run (judge.py), keeping it (cac
 """
 
 import asyncio
-import os
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -25,6 +24,7 @@ from proxmox_cpu_affinity.latency.protocol import (
     parse,
 )
 from proxmox_cpu_affinity.latency.schedule import Pair, ordered_pairs
+from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import MeasureError, SyntaxFault
@@ -105,11 +105,6 @@ async def measure(
     except _Broken as broken:
         cut = str(broken)
     return Run(len(pairs), tuple(samples), tuple(failed), cut)
-
-
-def own_cpus() -> CpuSet:
-    """The CPUs that this process may run on: its affinity, which lies within its cpuset."""
-    return CpuSet.of(os.sched_getaffinity(0))
 
 
 def pressure(tree: Tree) -> float | None:

@@ -20,7 +20,7 @@ from proxmox_cpu_affinity.latency.protocol import fixed_or_adaptive
 from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
 from proxmox_cpu_affinity.model.errors import AffinityError
-from proxmox_cpu_affinity.model.latency import LatencyMatrix
+from proxmox_cpu_affinity.model.latency import LatencyMatrix, Verdict
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.service.log import log
 from proxmox_cpu_affinity.store import JsonFile
@@ -83,8 +83,11 @@ class HostWatch:
         self._matrix = predicted(self._topology)
 
     def compiled(self, settings: Settings) -> Host:
+        """The host for the engine, which never sees an unstable measurement."""
+        unstable = self.matrix.verdict is Verdict.UNSTABLE
+        matrix = predicted(self.topology) if unstable else self.matrix
         rules = Rules(settings.strategy, settings.weights, settings.reserved)
-        return compile_host(self.topology, self.matrix, rules, own_cpus())
+        return compile_host(self.topology, matrix, rules, own_cpus())
 
     async def measure(
         self, settings: Settings, on_progress: Callable[[probe.Progress], None] | None = None

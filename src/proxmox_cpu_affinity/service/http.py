@@ -122,10 +122,10 @@ def _json(value: object, *, status: int = 200, media: str = "application/json") 
 def _problem(request: web.Request, error: AffinityError) -> web.Response:
     """RFC 9457; the routes of the Go project keep their own form."""
     if re.match(r"/api/(?!v1/)", request.path):
-        status = 400 if error.http_status < 500 and error.http_status not in (401, 403, 404) else 0
-        return _json({"error": error.text}, status=status or error.http_status)
-    told = jsonvalue.plain(wire.problem(error))
-    answer = _json(told, status=error.http_status, media="application/problem+json")
+        answer = _json({"error": error.text}, status=error.http_status)
+    else:
+        told = jsonvalue.plain(wire.problem(error))
+        answer = _json(told, status=error.http_status, media="application/problem+json")
     if error.http_status == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
     return answer
