@@ -39,7 +39,7 @@ build/pingpong: $(SOURCES) $(PACKAGE)/latency/pingpong.h
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(SOURCES)
 
 demo: setup ## the whole main job on a simulated node; KEEP=1 leaves it running
-	@$(BIN)/proxmox-cpu-affinity demo $(if $(KEEP),--keep)
+	@$(BIN)/proxmox-cpu-affinity demo --output build/demo $(if $(KEEP),--keep)
 
 check: develop ## format, lint, types, shell scripts, imports
 	$(BIN)/ruff format --check .

@@ -54,7 +54,7 @@ def check_hook(tree: Tree, storage: str, *, node: str) -> Findings:
     fault = _file_fault(tree, path)
     hint = f"copy /var/lib/vz/snippets/{HOOK_FILE} to {path}, with mode 0755" if fault else ""
     faults = [fault] if fault else []
-    warnings = []
+    warnings: list[str] = []
     if not found.usable_on(node):
         why = "disabled" if found.disabled else f"not for node {node}"
         (warnings if storage == "local" else faults).append(f"storage '{storage}' is {why}")

@@ -12,6 +12,8 @@ _STATUS, _ENABLE, _CONTROL = PM_BASE, PM_BASE + 2, PM_BASE + 4
 _BUTTON = 0x0100  # in status and enable; QEMU takes words there and ignores a single high byte
 _SLEEP_S5 = 0x2000  # SLP_EN with sleep type 0, which is "off" on this machine
 _TIMER_VECTOR = 8
+_LOCAL_APIC = 0xFEE0_0000
+_HANDLER_AT, _GDT_AT, _GDTR_AT = 0x200, 0x210, 0x220  # in the image, behind the code
 
 
 def _out8(port: int, value: int) -> bytes:
@@ -31,6 +33,29 @@ def _pci_write16(register: int, value: int) -> bytes:
     return select + _out16(0xCFC, value)
 
 
+def _store32(address: int, value: int) -> bytes:
+    """mov dword [address], value, with 32-bit address and operand"""
+    return b"\x67\x66\xc7\x05" + address.to_bytes(4, "little") + value.to_bytes(4, "little")
+
+
+def _wire_interrupts() -> bytes:
+    """Let the old controllers' interrupts through the local APIC, which masks them after a reset.
+
+    Its registers are out of real mode's reach: a moment in protected mode gives DS a 4 GiB limit.
+    """
+    return b"".join(
+        (
+            b"\x2e\x0f\x01\x16" + _GDTR_AT.to_bytes(2, "little"),  # lgdt [cs:GDTR_AT]
+            b"\x0f\x20\xc0\x0c\x01\x0f\x22\xc0",  # mov eax, cr0; or al, 1; mov cr0, eax
+            b"\xbb\x08\x00\x8e\xdb",  # mov bx, 8; mov ds, bx
+            b"\x24\xfe\x0f\x22\xc0",  # and al, not 1; mov cr0, eax
+            b"\x31\xc0\x8e\xd8",  # xor ax, ax; mov ds, ax
+            _store32(_LOCAL_APIC + 0xF0, 0x1FF),  # enabled, spurious vector 255
+            _store32(_LOCAL_APIC + 0x350, 0x700),  # LINT0: from the external controller
+        )
+    )
+
+
 def _setup() -> bytes:
     return b"".join(
         (
@@ -40,6 +65,7 @@ def _setup() -> bytes:
             _pci_write16(0x40, PM_BASE | 1),  # base address; bit 0 says I/O
             _pci_write16(0x80, 1),  # PMREGMISC: the registers are there from now on
             _out16(_ENABLE, _BUTTON),  # QEMU notes a press only while the button is enabled
+            _wire_interrupts(),
             # Interrupt controllers: vectors 8 and 0x70, cascade on 2, 8086 mode; timer alone on.
             *(_out8(0x20, 0x11), _out8(0x21, _TIMER_VECTOR), _out8(0x21, 4), _out8(0x21, 1)),
             *(_out8(0xA0, 0x11), _out8(0xA1, 0x70), _out8(0xA1, 2), _out8(0xA1, 1)),
@@ -65,20 +91,25 @@ def _wait() -> bytes:
     )
 
 
-def _set_vector(offset: int) -> bytes:
-    """mov word [vector * 4], offset; mov word [vector * 4 + 2], 0xf000"""
+def _set_vector() -> bytes:
+    """mov word [vector * 4], HANDLER_AT; mov word [vector * 4 + 2], 0xf000"""
     slot = _TIMER_VECTOR * 4
     return b"".join(
         b"\xc7\x06" + at.to_bytes(2, "little") + value.to_bytes(2, "little")
-        for at, value in ((slot, offset), (slot + 2, 0xF000))
+        for at, value in ((slot, _HANDLER_AT), (slot + 2, 0xF000))
     )
 
 
 def image() -> bytes:
     """The firmware as QEMU's -bios takes it: code at F000:0000, the reset vector at its end."""
-    setup, wait = _setup(), _wait()
-    handler = b"\x50" + _out8(0x20, 0x20) + b"\x58\xcf"  # push ax; end of interrupt; pop ax; iret
-    at = len(setup) + len(_set_vector(0)) + len(wait)
-    code = setup + _set_vector(at) + wait + handler
-    reset = b"\xea\x00\x00\x00\xf0"  # jmp 0xf000:0
-    return code.ljust(SIZE - 16, b"\xf4") + reset.ljust(16, b"\x00")
+    parts = {
+        0: _setup() + _set_vector() + _wait(),
+        _HANDLER_AT: b"\x50" + _out8(0x20, 0x20) + b"\x58\xcf",  # push ax; ...; pop ax; iret
+        _GDT_AT: bytes(8) + b"\xff\xff\x00\x00\x00\x92\xcf\x00",  # null; data, base 0, 4 GiB
+        _GDTR_AT: (15).to_bytes(2, "little") + (0xF0000 + _GDT_AT).to_bytes(4, "little"),
+        SIZE - 16: b"\xea\x00\x00\x00\xf0",  # jmp 0xf000:0
+    }
+    rom = bytearray(b"\xf4" * SIZE)
+    for at, data in parts.items():
+        rom[at : at + len(data)] = data
+    return bytes(rom)

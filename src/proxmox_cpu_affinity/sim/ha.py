@@ -1,7 +1,7 @@
 """The HA resources of a node, and a local resource manager in its simplest form.
 
-A power command for an HA guest only files a request (its wanted state); `round` then does it, as
-the real manager does some seconds later. Out of scope: groups, rules, other nodes, fencing.
+A power command for an HA guest only files a request (its wanted state); `due` says what is then to
+be done, which the real manager does some seconds later. Out of scope: groups, rules, other nodes.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from proxmox_cpu_affinity.formats import pvesections
 from proxmox_cpu_affinity.formats.pvesections import SectionEntry
 from proxmox_cpu_affinity.sim import clusterfs, configs
 from proxmox_cpu_affinity.sim.faults import Fault
+from proxmox_cpu_affinity.sim.processes import guest_pid
 from proxmox_cpu_affinity.sim.tree import Tree
 
 _FILE = "ha/resources.cfg"
@@ -38,10 +39,8 @@ def wanted(entry: SectionEntry) -> str:
 
 
 def put(tree: Tree, sid: str, values: Mapping[str, str]) -> None:
-    """Add a resource, or set keys of one. Fault for anything but a vm or ct with a number."""
+    """Add a resource, or set keys of one."""
     kind, _, name = sid.partition(":")
-    if kind not in {"vm", "ct"} or not name.isdigit():
-        raise Fault(f"unable to parse ha resource id '{sid}'", status=2)
     entries = resources(tree)
     entry = entries.get(sid, SectionEntry(kind, name, {}))
     entries[sid] = replace(entry, values={**entry.values, **values})
@@ -54,6 +53,18 @@ def drop(tree: Tree, sid: str) -> None:
     if entries.pop(sid, None) is None:
         raise Fault(f"cannot delete service '{sid}', not HA managed!")
     _save(tree, entries)
+
+
+def due(tree: Tree) -> list[tuple[int, str]]:
+    """The guests whose process is not as wanted, each with `start` or `stop`."""
+    wishes = {
+        int(entry.id): wanted(entry) for entry in resources(tree).values() if entry.type == "vm"
+    }
+    return [
+        (vmid, "stop" if guest_pid(tree, vmid) else "start")
+        for vmid, wish in sorted(wishes.items())
+        if wish == ("stopped" if guest_pid(tree, vmid) else "started")
+    ]
 
 
 def _save(tree: Tree, entries: Mapping[str, SectionEntry]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from proxmox_cpu_affinity.model.errors import ProgramFailedError, RefusedError
-from proxmox_cpu_affinity.sim import layout, processes, qmeventd
+from proxmox_cpu_affinity.sim import ha, layout, processes, qmeventd
 from proxmox_cpu_affinity.sim.settings import GuestKind, PostStop, Settings
 from proxmox_cpu_affinity.sim.tree import Tree
 
@@ -110,6 +110,14 @@ class Node:
         path.write_text(text)
         path.chmod(mode)
         return f"local:snippets/{name}"
+
+    def lrm_round(self) -> None:
+        """Do what HA's local resource manager would: start and stop its guests as they should be.
+
+        In PVE this happens by itself some seconds after a request; here, when it is called.
+        """
+        for vmid, command in ha.due(self.tree):
+            self.do(command, vmid, "--as-ha")
 
     def boot(self) -> None:
         """Start qmeventd if it is not running; guests are started by `qm start`."""

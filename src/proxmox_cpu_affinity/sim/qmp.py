@@ -24,7 +24,7 @@ class Monitor:
             self._lines = self._socket.makefile("rb")
             self._read()  # the greeting
             self.ask("qmp_capabilities")
-        except OSError as error:
+        except (OSError, QmpError) as error:
             self._socket.close()
             raise QmpError(f"{path.name}: {error}") from error
 
@@ -60,7 +60,10 @@ class Monitor:
         line = self._lines.readline()
         if not line:
             raise QmpError("the monitor closed the connection")
-        message: object = json.loads(line)
+        try:
+            message: object = json.loads(line)
+        except ValueError as error:
+            raise QmpError(f"the monitor sent no JSON: {error}") from error
         if not isinstance(message, dict):
             raise QmpError("the monitor sent no object")
         return message

@@ -192,7 +192,10 @@ def _shutdown(tree: Tree, words: Words) -> int:
         timeout=words.seconds("timeout"),
         skiplock=words.flag("skiplock"),
     )
-    if inventory.run_state(tree, inventory.view(tree, vmid)) == "paused":
+    state = inventory.run_state(tree, inventory.view(tree, vmid))
+    if state == "stopped":
+        say.warn(f"VM {vmid} not running")
+    if state == "paused":
         if not how.force:
             raise Fault("VM is paused - cannot shutdown")
         say.warn("VM is paused - stopping instead of shutdown")

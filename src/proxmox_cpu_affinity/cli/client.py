@@ -1,0 +1,132 @@
+"""Talks to the service: HTTP over its Unix socket, one request a connection.
+
+Answers are JSON as they came (answers.py makes wire types of them); errors of the API become the
+classes that they were in the service. Out of scope: TCP, which needs a token for what the socket
+allows root.
+"""
+
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from urllib.parse import urlencode
+
+from proxmox_cpu_affinity.cli.answers import read, strange
+from proxmox_cpu_affinity.cli.command import Session
+from proxmox_cpu_affinity.formats import jsonvalue
+from proxmox_cpu_affinity.formats.wire import ENDPOINTS, Endpoint, Problem
+from proxmox_cpu_affinity.model.errors import (
+    AffinityError,
+    ForbiddenError,
+    ServiceDownError,
+    family,
+)
+from proxmox_cpu_affinity.service.paths import Paths
+
+TIMEOUT = 15.0  # seconds without a byte
+LONG = 120.0  # the same for what changes many guests
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The service behind one socket. `start` says how to start it where it is down."""
+
+    path: Path
+    start: str = ""
+
+    def get(self, name: str, *, vmid: int | None = None) -> object:
+        """What an endpoint that is read answers, as JSON.
+
+        The AffinityError that the service names; ServiceDownError where nobody answers.
+        """
+        return _json(self._answer(_endpoint(name), vmid=vmid))
+
+    def post(
+        self, name: str, body: object, *, vmid: int | None = None, timeout: float = TIMEOUT
+    ) -> object:
+        """What an endpoint that takes a body answers, as JSON. Errors as of `get`."""
+        return _json(self._answer(_endpoint(name), vmid=vmid, body=body, timeout=timeout))
+
+    def text(self, name: str, *, query: Mapping[str, str]) -> str:
+        """What an endpoint answers as text. Errors as of `get`."""
+        return self._answer(_endpoint(name), query=query).decode(errors="replace")
+
+    def _answer(
+        self,
+        endpoint: Endpoint,
+        *,
+        vmid: int | None = None,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        timeout: float = TIMEOUT,
+    ) -> bytes:
+        target = endpoint.path.format(vmid=vmid) + (f"?{urlencode(query)}" if query else "")
+        sent = None if body is None else json.dumps(jsonvalue.plain(body))
+        headers = {} if sent is None else {"Content-Type": "application/json"}
+        connection = _UnixConnection(self.path, timeout)
+        try:
+            connection.request(endpoint.method, target, sent, headers)
+            response = connection.getresponse()
+            status, data = response.status, response.read()
+        except PermissionError:
+            raise ForbiddenError(
+                f"not permitted to talk to the service at {self.path}", hint="only root may"
+            ) from None
+        except TimeoutError:
+            raise self._down(f"the service does not answer within {timeout:g} s") from None
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise self._down("the service is not running") from None
+        except (OSError, HTTPException) as error:
+            raise self._down(
+                f"the service does not answer: {str(error) or type(error).__name__}"
+            ) from None
+        finally:
+            connection.close()
+        if status >= 400:
+            raise _problem(data, status)
+        return data
+
+    def _down(self, text: str) -> ServiceDownError:
+        return ServiceDownError(text, hint=self.start)
+
+
+def client_of(session: Session, path: Path | None) -> Client:
+    """The client for this root's service, or for the one at another socket."""
+    program = "proxmox-cpu-affinity-service"
+    start = "" if session.real else f"start it with: {program} --root {session.root}"
+    return Client(path or Paths(session.root).socket, start)
+
+
+def _endpoint(name: str) -> Endpoint:
+    return next(endpoint for endpoint in ENDPOINTS if endpoint.name == name)
+
+
+def _json(data: bytes) -> object:
+    try:
+        value: object = json.loads(data)
+    except (ValueError, RecursionError):
+        raise strange("it is not JSON") from None
+    return value
+
+
+def _problem(data: bytes, status: int) -> AffinityError:
+    """The error that an answer of RFC 9457 describes, as the class it was in the service."""
+    try:
+        told = read(Problem, json.loads(data))
+    except (ValueError, RecursionError, AffinityError):
+        return strange(f"it has status {status} and no error of the API")
+    kinds = {kind.code: kind for kind in family()}
+    return kinds.get(told.code, AffinityError)(told.detail, hint=told.hint)

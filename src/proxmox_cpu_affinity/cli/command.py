@@ -1,0 +1,129 @@
+"""What the commands have in common: help with examples, and what must hold before one runs."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from proxmox_cpu_affinity.cli import ui
+from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN, Vmid, vmid_of
+
+if TYPE_CHECKING:
+    from proxmox_cpu_affinity.linux.tree import Tree
+
+DONE, FAILED, PART = 0, 1, 3
+"""Exit statuses of commands that end by themselves; those of errors are in model.errors."""
+
+
+def exit_status(*, good: int, bad: int) -> int:
+    """For a number of guests that are as wished, and of those that failed."""
+    if not bad:
+        return DONE
+    return PART if good else FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What every command is given: the root that everything lies below."""
+
+    root: Path
+
+    @property
+    def tree(self) -> "Tree":
+        from proxmox_cpu_affinity.linux.tree import Tree
+
+        return Tree(self.root)
+
+    @property
+    def real(self) -> bool:
+        """Whether this is the host itself, not a simulated node."""
+        return self.root == Path("/")
+
+
+class _WithExamples:
+    """Ends the help text with examples."""
+
+    examples: Sequence[str]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        program = ctx.find_root().info_name
+        with formatter.section("Examples" if len(self.examples) > 1 else "Example"):
+            for example in self.examples:
+                formatter.write_text(f"{program} {example}")
+
+
+class Command(_WithExamples, click.Command):
+    """A command. `examples` are its command lines without the program's name."""
+
+    def __init__(
+        self,
+        *args: Any,
+        examples: Sequence[str],
+        needs_root: bool = True,
+        needs_pve: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        self.needs_root = needs_root
+        self.needs_pve = needs_pve
+
+    def invoke(self, ctx: click.Context) -> Any:
+        session = ctx.find_object(Session)
+        assert session is not None
+        quiet = ctx.params.get("quiet", False)
+        if self.needs_root and session.real and os.geteuid() != 0 and not quiet:
+            ui.warn("this needs root, and may fail or show less without")
+        if self.needs_pve:
+            require_pve(session)
+        return super().invoke(ctx)
+
+
+class Group(_WithExamples, click.Group):
+    """A command with commands of its own."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, examples: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+
+def require_pve(session: Session) -> None:
+    """NotPveHostError where the root holds no Proxmox VE node."""
+    from proxmox_cpu_affinity.pve.guests import NodeGuests
+
+    _ = NodeGuests(session.tree).node
+
+
+class VmidType(click.ParamType):
+    """A VMID as PVE takes it."""
+
+    name = "vmid"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Vmid:
+        vmid = vmid_of(str(value))
+        if vmid is None:
+            self.fail(
+                f"{value!r} is no VMID: a number from {VMID_MIN} to {VMID_MAX}",
+                param,
+                ctx,
+            )
+        return vmid
+
+
+VMID = VmidType()
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="No warnings and remarks on stderr.")
+socket = click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The service's socket, where it is not the usual one.",
+)

@@ -1,0 +1,169 @@
+"""`ps`: the running guests, straight from PVE's files and /proc; the service is not asked."""
+
+from dataclasses import dataclass
+
+import click
+
+from proxmox_cpu_affinity.cli import ui
+from proxmox_cpu_affinity.cli.command import VMID, Command, Session, as_json, quiet
+from proxmox_cpu_affinity.linux.threads import affinity_of, children_of, stat_of, threads_of
+from proxmox_cpu_affinity.linux.tree import Tree
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
+from proxmox_cpu_affinity.model.errors import GuestNotFoundError
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
+from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
+from proxmox_cpu_affinity.pve.guests import NodeGuests
+
+COLUMNS = ("VMID", "PID", "Cores", "Sockets", "NUMA", "Hook-Status", "Affinity")
+NOT_RUNNING = "VM is not running (PID file not found)"
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A guest as it runs; `error` says what could not be found, threads only if asked for."""
+
+    config: GuestConfig
+    pid: Pid | None = None
+    affinity: CpuSet = EMPTY
+    threads: tuple[Thread, ...] = ()
+    children: tuple[Thread, ...] = ()
+    error: str = ""
+
+
+@click.command(cls=Command, needs_pve=True, examples=("ps", "ps 100 -v", "ps --json -v"))
+@click.argument("vmid", type=VMID, required=False)
+@click.option("-v", "--verbose", is_flag=True, help="Threads and child processes too.")
+@as_json
+@quiet
+@click.pass_obj
+def ps(
+    session: Session, /, *, vmid: Vmid | None, verbose: bool, as_json: bool, quiet: bool
+) -> None:
+    """List running guests and the CPUs they may use.
+
+    Hook-Status says whether the guest has our hookscript; Affinity is what the kernel says of the
+    guest's main thread.
+    """
+    guests = running(session.tree, vmid, verbose=verbose)
+    if as_json:
+        ui.document([as_document(guest, verbose=verbose) for guest in guests])
+    else:
+        ui.table(COLUMNS, [_row(guest) for guest in guests])
+        if verbose:
+            _show_threads(guests)
+    if not quiet:
+        _remark(guests)
+
+
+def running(tree: Tree, vmid: Vmid | None, *, verbose: bool) -> list[Guest]:
+    """All running guests by VMID, or the one asked for, running or not. GuestNotFoundError."""
+    node = NodeGuests(tree)
+    if vmid is None:
+        processes = sorted(node.processes().values(), key=lambda process: process.vmid)
+        return [_running(tree, node, process, verbose=verbose) for process in processes]
+    config = node.config(vmid)
+    process = node.process(vmid)
+    if process is not None:
+        return [_running(tree, node, process, verbose=verbose)]
+    stale = tree.text(f"run/qemu-server/{vmid}.pid") is not None
+    error = "VM is not running (PID file names no process of it)" if stale else NOT_RUNNING
+    return [Guest(config, error=error)]
+
+
+def _running(tree: Tree, node: NodeGuests, process: GuestProcess, *, verbose: bool) -> Guest:
+    error = ""
+    try:
+        config = node.config(process.vmid)
+    except GuestNotFoundError:
+        config, error = GuestConfig(process.vmid), "its configuration is not found"
+    return Guest(
+        config,
+        process.pid,
+        affinity_of(Tid(process.pid)) or EMPTY,
+        threads_of(tree, process.pid) if verbose else (),
+        _children(tree, process.pid) if verbose else (),
+        error,
+    )
+
+
+def _children(tree: Tree, pid: Pid) -> tuple[Thread, ...]:
+    """The child processes, each as its main thread."""
+    found = []
+    for child in children_of(tree, pid):
+        seen = stat_of(tree, child)
+        if seen is not None:
+            mask = affinity_of(Tid(child)) or EMPTY
+            found.append(Thread(Tid(child), seen.comm, mask, seen.last_cpu))
+    return tuple(found)
+
+
+def as_document(guest: Guest, *, verbose: bool) -> dict[str, object]:
+    """The guest as JSON; numbers of threads are texts. What is empty is left out."""
+    config = guest.config
+    fields: dict[str, object] = {
+        "vmid": config.vmid,
+        "pid": guest.pid,
+        "hook_status": hook_status(config),
+        "cores": config.cores,
+        "sockets": config.sockets,
+        "numa": config.numa,
+        "affinity": str(guest.affinity),
+    }
+    if verbose and guest.pid is not None:
+        fields["threads"] = [{"tid": str(t.tid), **_seen(t)} for t in guest.threads]
+        fields["children"] = [{"pid": str(t.tid), **_seen(t)} for t in guest.children]
+    fields["error"] = guest.error
+    may_lack = {"pid", "affinity", "error"}
+    return {name: value for name, value in fields.items() if value or name not in may_lack}
+
+
+def _seen(thread: Thread) -> dict[str, str]:
+    return {
+        "psr": _last_cpu(thread),
+        "command": thread.name,
+        "affinity": str(thread.affinity),
+    }
+
+
+def _last_cpu(thread: Thread) -> str:
+    return "" if thread.last_cpu is None else str(thread.last_cpu)
+
+
+def hook_status(config: GuestConfig) -> str:
+    return "Enabled" if config.has_hook else "Disabled"
+
+
+def _row(guest: Guest) -> ui.Row:
+    config = guest.config
+    return (
+        config.vmid,
+        guest.pid or "-",
+        config.cores,
+        config.sockets,
+        int(config.numa),
+        hook_status(config),
+        guest.affinity or "-",
+    )
+
+
+def _show_threads(guests: list[Guest]) -> None:
+    for guest in guests:
+        if guest.threads:
+            ui.heading(f"Threads of VM {guest.config.vmid}:")
+            ui.table(("TID", "CPU", "Affinity", "Name"), map(_thread_row, guest.threads))
+        if guest.children:
+            ui.heading(f"Child processes of VM {guest.config.vmid}:")
+            ui.table(("PID", "CPU", "Affinity", "Name"), map(_thread_row, guest.children))
+
+
+def _thread_row(thread: Thread) -> ui.Row:
+    return (thread.tid, _last_cpu(thread) or "-", thread.affinity, thread.name)
+
+
+def _remark(guests: list[Guest]) -> None:
+    """What the table has no column for."""
+    for guest in guests:
+        if guest.error:
+            ui.talk(f"VM {guest.config.vmid}: {guest.error}")
+    if not guests:
+        ui.talk("no guest is running")

@@ -1,0 +1,101 @@
+"""`reassign`: place running guests anew, or let them go; the service does it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from proxmox_cpu_affinity.cli import ui
+from proxmox_cpu_affinity.cli.answers import read, read_list
+from proxmox_cpu_affinity.cli.client import LONG, Client, client_of
+from proxmox_cpu_affinity.cli.command import VMID, Command, Session, as_json, exit_status, socket
+from proxmox_cpu_affinity.formats import jsonvalue, wire
+from proxmox_cpu_affinity.model.errors import UsageError
+from proxmox_cpu_affinity.model.guest import Exclusion
+from proxmox_cpu_affinity.model.ids import Vmid
+
+NOT_ENABLED = "proxmox-cpu-affinity hook not enabled"
+
+
+@click.command(
+    cls=Command,
+    needs_pve=True,
+    examples=("reassign 100", "reassign --all --dry-run", "reassign 100 --undo"),
+)
+@click.argument("vmid", type=VMID, required=False)
+@click.option("--all", "everyone", is_flag=True, help="All running guests.")
+@click.option("--undo", is_flag=True, help="Let them go until their next start or reassign.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@as_json
+@socket
+@click.pass_obj
+def reassign(
+    session: Session,
+    /,
+    *,
+    vmid: Vmid | None,
+    everyone: bool,
+    undo: bool,
+    dry_run: bool,
+    as_json: bool,
+    socket: Path | None,
+) -> int:
+    """Give running guests their CPUs anew, or let them go.
+
+    Exit status 0 if all is as wished, 1 if nothing could be done, 3 if only a part.
+    """
+    if (vmid is None) is not everyone:
+        raise UsageError("give either a VMID or --all", hint="see: reassign --help")
+    client = client_of(session, socket)
+    if dry_run:
+        rows = foreseen(_guests(client, vmid), undo=undo)
+    elif vmid is None:
+        rows = _all(client, undo=undo)
+    else:
+        body = wire.ReassignBody(undo)
+        answer = client.post("reassign_guest", body, vmid=vmid, timeout=LONG)
+        rows = [read(wire.ReassignRow, answer)]
+    if as_json:
+        ui.document(jsonvalue.plain(rows))
+    else:
+        ui.table(("VMID", "Status", "Notes"), [(r.vmid, r.status, r.notes) for r in rows])
+    statuses = [row.status for row in rows]
+    return exit_status(good=statuses.count("success"), bad=statuses.count("failed"))
+
+
+def foreseen(guests: Sequence[wire.GuestView], *, undo: bool) -> list[wire.ReassignRow]:
+    """What reassigning these guests would come to."""
+    would = "would let go" if undo else "would reassign"
+    return [
+        wire.ReassignRow(guest.vmid, "skipped", note)
+        if (note := _why_not(guest, undo=undo))
+        else wire.ReassignRow(guest.vmid, "dry-run", would, guest.cpus)
+        for guest in guests
+    ]
+
+
+def _why_not(guest: wire.GuestView, *, undo: bool) -> str:
+    """Why a guest is skipped; empty if it is not."""
+    if undo:
+        return "" if guest.running and guest.cpus else "nothing to undo"
+    if not guest.managed:
+        from proxmox_cpu_affinity.render.lines import excluded
+
+        return NOT_ENABLED if guest.reason == excluded(Exclusion.NOT_CHOSEN) else guest.reason
+    return "" if guest.running else "VM is not running"
+
+
+def _guests(client: Client, vmid: Vmid | None) -> list[wire.GuestView]:
+    """The guest asked for, or all running ones."""
+    if vmid is not None:
+        return [read(wire.GuestView, client.get("guest", vmid=vmid))]
+    return [g for g in read_list(wire.GuestView, client.get("guests")) if g.running]
+
+
+def _all(client: Client, *, undo: bool) -> list[wire.ReassignRow]:
+    """All running guests; those that the service has nothing to do with are named too."""
+    answer = client.post("reassign_all", wire.ReassignBody(undo), timeout=LONG)
+    done = {row.vmid: row for row in read_list(wire.ReassignRow, answer)}
+    rest = [guest for guest in _guests(client, None) if guest.vmid not in done]
+    left = [row for row in foreseen(rest, undo=undo) if row.status == "skipped"]
+    return sorted([*done.values(), *left], key=lambda row: row.vmid)

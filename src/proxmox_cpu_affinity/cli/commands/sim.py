@@ -1,0 +1,125 @@
+"""`sim`: makes, uses and removes a simulated Proxmox VE node; a thin front on the package `sim`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from proxmox_cpu_affinity.cli import ui
+from proxmox_cpu_affinity.cli.command import Command, Group
+from proxmox_cpu_affinity.model.errors import UsageError
+
+
+class _FreeCommand(Command):
+    """They run as any user."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, needs_root=False, **kwargs)  # type: ignore[arg-type]
+
+
+class _FreeGroup(Group):
+    command_class = _FreeCommand
+
+
+directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+
+
+@click.group(
+    cls=_FreeGroup,
+    examples=("sim create /tmp/node", "sim run /tmp/node qm start 100", "sim destroy /tmp/node"),
+)
+def sim() -> None:
+    """A simulated Proxmox VE node, to try everything on."""
+
+
+@sim.command(examples=("sim create /tmp/node", "sim create /tmp/node --model 8 --guests standin"))
+@directory
+@click.option(
+    "--model",
+    type=click.Choice(["8", "9"]),
+    default="9",
+    show_default=True,
+    help="Which Proxmox VE it behaves like.",
+)
+@click.option(
+    "--guests",
+    type=click.Choice(["standin", "qemu"]),
+    help="What guests are; default: QEMU where it is installed.",
+)
+@click.option(
+    "--host",
+    metavar="SPEC",
+    help="Give it the CPUs of PACKAGESxL3xCORESxTHREADS; default: those of this host.",
+)
+def create(*, directory: Path, model: str, guests: str | None, host: str | None) -> None:
+    """Make a node in a new directory, with a short name, and start it."""
+    from proxmox_cpu_affinity.sim import hookscript, node
+    from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
+    from proxmox_cpu_affinity.sim.settings import GuestKind, PostStop
+
+    files = None if host is None else generate(parse_spec(host))
+    made = node.create(
+        directory,
+        guest=None if guests is None else GuestKind(guests),
+        post_stop=PostStop(int(model)),
+        sys_files=files,
+    )
+    hookscript.install(made)
+    ui.lines(
+        f"{made.root}: a simulated Proxmox VE {model} node. Try:",
+        f"  {made.root}/usr/sbin/qm create 100 --cores 2",
+        f"  PCA_ROOT={made.root} PCA_PORT=0 proxmox-cpu-affinity-service --stdout &",
+        f"  proxmox-cpu-affinity --root {made.root} hookscript enable 100",
+        f"  {made.root}/usr/sbin/qm start 100",
+        f"  proxmox-cpu-affinity --root {made.root} ps",
+    )
+
+
+@sim.command(examples=("sim start /tmp/node",))
+@directory
+def start(*, directory: Path) -> None:
+    """Switch a node on again; its guests are started by qm."""
+    from proxmox_cpu_affinity.sim import node
+
+    node.open(directory)
+    ui.result(f"{directory} is on")
+
+
+@sim.command(examples=("sim stop /tmp/node",))
+@directory
+def stop(*, directory: Path) -> None:
+    """Pull a node's power plug: all its processes end, without hooks."""
+    from proxmox_cpu_affinity.sim.node import Node
+
+    Node(directory).close()
+    ui.result(f"{directory} is off")
+
+
+@sim.command(examples=("sim destroy /tmp/node",))
+@directory
+def destroy(*, directory: Path) -> None:
+    """End all of a node's processes and remove its directory."""
+    from proxmox_cpu_affinity.sim.node import Node
+
+    Node(directory).destroy()
+    ui.result(f"{directory} is gone")
+
+
+@sim.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    examples=("sim run /tmp/node qm start 100", "sim run /tmp/node -- pvesm status"),
+)
+@directory
+@click.argument("words", metavar="PROGRAM [WORDS]...", nargs=-1, type=click.UNPROCESSED)
+def run(*, directory: Path, words: Sequence[str]) -> int:
+    """Run one of a node's programs: qm, pvesm, ha-manager, pvesh."""
+    from proxmox_cpu_affinity.sim.layout import PROGRAMS
+    from proxmox_cpu_affinity.sim.node import Node
+
+    program, *rest = (*words[words[:1] == ("--",) :], "")
+    if program not in PROGRAMS:
+        raise UsageError(f"{program!r} is no program of the node: {', '.join(PROGRAMS)}")
+    done = Node(directory).run(program, *rest)
+    ui.raw(done.stdout)
+    ui.relay(done.stderr)
+    return done.returncode

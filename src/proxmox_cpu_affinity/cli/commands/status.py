@@ -1,0 +1,218 @@
+"""`status` and its sub-commands: what the service knows, asked over its socket."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from proxmox_cpu_affinity.cli import ui
+from proxmox_cpu_affinity.cli.answers import read, read_list, strange
+from proxmox_cpu_affinity.cli.client import Client, client_of
+from proxmox_cpu_affinity.cli.command import Group, Session, as_json, socket
+from proxmox_cpu_affinity.formats import wire
+from proxmox_cpu_affinity.model.errors import UsageError
+
+RANKING = ("Source", "Neighbor", "Socket", "Core", "Latency (ns)")
+
+_MANAGED = {
+    "hook": "guests with our hookscript",
+    "tag": "guests with our hookscript or the tag cpu-affinity",
+    "all": "every guest",
+}
+_CONFINED = {"threads": "thread by thread", "scope": "by systemd scopes", "none": "not at all"}
+_VERDICTS = {
+    "trusted": "measured and trusted",
+    "unstable": "measured, but not to be relied on",
+    "predicted": "predicted from the topology, not measured",
+}
+
+
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    examples=("status", "status core-vm-affinity --json", "status svg -o latency.svg"),
+)
+@socket
+@as_json
+@click.pass_context
+def status(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -> None:
+    """What the service knows and does. Exit status 1 if it does not answer."""
+    if ctx.invoked_subcommand is not None:
+        return
+    client = _client(ctx, socket)
+    if as_json:
+        ui.document(client.get("status"))
+        return
+    read(wire.Ping, client.get("ping"))
+    ui.result("Service is running (pong received)")
+    now = read(wire.Status, client.get("status"))
+    ui.pairs(described(now))
+    for warning in now.warnings:
+        ui.warn(warning)
+
+
+@status.command(examples=("status ping",))
+@socket
+@as_json
+@click.pass_context
+def ping(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -> None:
+    """Ask whether the service answers."""
+    pong = read(wire.Ping, _client(ctx, socket).get("ping")).ping
+    if _json(ctx, as_json=as_json):
+        ui.document(pong)
+    else:
+        ui.result(pong)
+
+
+@status.command("core-ranking", examples=("status core-ranking", "status core-ranking --json"))
+@socket
+@as_json
+@click.pass_context
+def core_ranking(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -> None:
+    """For each CPU the others, nearest first, one way in ns."""
+    answer = _client(ctx, socket).get("core_ranking")
+    if _json(ctx, as_json=as_json):
+        ui.document(answer)
+    else:
+        ui.table(RANKING, ranking_rows(read_list(wire.Ranking, answer)))
+
+
+@status.command("core-ranking-summary", examples=("status core-ranking-summary",))
+@socket
+@as_json
+@click.pass_context
+def core_ranking_summary(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -> None:
+    """Figures of the latency matrix."""
+    answer = _client(ctx, socket).get("core_ranking_summary")
+    if _json(ctx, as_json=as_json):
+        ui.document(answer)
+    else:
+        ui.pairs(summary_lines(read(wire.RankingSummary, answer)))
+
+
+@status.command("core-vm-affinity", examples=("status core-vm-affinity",))
+@socket
+@as_json
+@click.pass_context
+def core_vm_affinity(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -> None:
+    """The CPUs chosen for each guest."""
+    answer = _client(ctx, socket).get("core_vm_affinity")
+    if _json(ctx, as_json=as_json):
+        ui.document(answer)
+    else:
+        ui.table(("VMID", "Selected CPUs"), _affinity_rows(answer))
+
+
+@status.command(examples=("status svg -o latency.svg", "status svg --affinity > latency.svg"))
+@click.option("--affinity", is_flag=True, help="Mark the guests' CPUs.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write it to this file, not to stdout.",
+)
+@socket
+@click.pass_context
+def svg(ctx: click.Context, /, *, affinity: bool, output: Path | None, socket: Path | None) -> None:
+    """The latency matrix as a picture."""
+    query = {"affinity": "1"} if affinity else {}
+    picture = _client(ctx, socket).text("heatmap", query=query)
+    if output is None:
+        ui.raw(picture)
+        return
+    try:
+        output.write_text(picture, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--output {output}: {error.strerror}") from None
+    ui.talk(f"written to {output}")
+
+
+def described(now: wire.Status) -> list[tuple[str, object]]:
+    """The status in plain words: names and values."""
+    return [
+        ("Version", f"{now.version}, up {duration(now.uptime_s)}"),
+        ("Node", now.node or "(not a Proxmox VE node)"),
+        ("Host", _host(now)),
+        ("Guests may use", f"CPUs {now.usable}" if now.usable else "no CPU"),
+        ("Manages", f"{_MANAGED.get(now.manage, now.manage)} (PCA_MANAGE={now.manage})"),
+        ("Strategy", f"{now.strategy}, width {now.width}"),
+        ("Confined", _CONFINED.get(now.confinement, now.confinement)),
+        ("Guests", f"{now.guests_running} running, {now.guests_confined} on their CPUs"),
+        ("Shared CPUs", now.overlap or "none"),
+        ("Latencies", matrix_words(now.matrix)),
+    ]
+
+
+def matrix_words(matrix: wire.MatrixState) -> str:
+    """What the latency matrix is worth, and how far a measurement is."""
+    words = _VERDICTS.get(matrix.verdict, matrix.verdict)
+    if 0 < matrix.measured_share < 1:
+        words += f" ({100 * matrix.measured_share:.0f} % of the pairs)"
+    if matrix.measuring:
+        words += f"; measuring now, {matrix.pairs_done} of {matrix.pairs_all} pairs"
+    return "; ".join((words, *matrix.conditions))
+
+
+def ranking_rows(ranking: Sequence[wire.Ranking]) -> list[ui.Row]:
+    """Rows of the columns RANKING."""
+    return [
+        (entry.cpu, other.cpu, other.socket, other.core, f"{other.latency_ns:.2f}")
+        for entry in ranking
+        for other in entry.ranking
+    ]
+
+
+def summary_lines(figures: wire.RankingSummary) -> list[tuple[str, object]]:
+    return [
+        ("CPU Count", figures.cpu_count),
+        ("Socket Count", figures.socket_count),
+        ("Min (Best)", f"{figures.min_latency_ns:.2f} ns"),
+        ("Max (Worst)", f"{figures.max_latency_ns:.2f} ns"),
+        ("Median", f"{figures.median_latency_ns:.2f} ns"),
+        ("Mean", f"{figures.mean_latency_ns:.2f} ns"),
+        ("Verdict", _VERDICTS.get(figures.verdict, figures.verdict)),
+    ]
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units: `2 d 3 h`, `45 s`."""
+    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    rest = int(seconds)
+    parts: list[str] = []
+    for size, unit in units:
+        amount, rest = divmod(rest, size)
+        if amount or parts:
+            parts.append(f"{amount} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def _host(now: wire.Status) -> str:
+    groups = _counted(now.cache_groups, "cache group")
+    parts = f"{_counted(now.packages, 'package')}, {_counted(now.nodes, 'node')}, {groups}"
+    return f"{now.model_name or 'unknown model'}, {_counted(now.cpus, 'CPU')} ({parts})"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _affinity_rows(answer: object) -> list[ui.Row]:
+    if not isinstance(answer, Mapping) or not all(isinstance(c, list) for c in answer.values()):
+        raise strange("the answer")
+    held = sorted((int(vmid), cpus) for vmid, cpus in answer.items())
+    return [(vmid, ",".join(map(str, cpus))) for vmid, cpus in held]
+
+
+def _client(ctx: click.Context, path: Path | None) -> Client:
+    """The client; --socket may stand before or after the sub-command's name."""
+    session = ctx.find_object(Session)
+    assert session is not None
+    outer = ctx.parent.params.get("socket") if ctx.parent else None
+    return client_of(session, path or outer)
+
+
+def _json(ctx: click.Context, *, as_json: bool) -> bool:
+    """Whether JSON is wanted; --json too may stand before the sub-command's name."""
+    assert ctx.parent is not None
+    return as_json or bool(ctx.parent.params.get("as_json"))

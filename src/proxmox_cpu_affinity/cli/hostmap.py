@@ -1,0 +1,93 @@
+"""A host as text: its packages, nodes and cache groups, and who holds which CPU. Pure.
+
+One letter a CPU, the CPUs of a core together:
+
+    package 0  node 0  cache group 0  AA AA .. --
+
+Out of scope: latencies; a picture of those is render.heatmap's.
+"""
+
+from collections.abc import Mapping, Sequence
+from string import ascii_letters
+
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
+from proxmox_cpu_affinity.model.ids import NodeId, Vmid
+from proxmox_cpu_affinity.model.topology import Topology
+
+FREE, UNUSABLE, SHARED, BEYOND = ".", "-", "*", "+"
+LETTERS = "".join(sorted(ascii_letters, key=lambda c: (c.islower(), c)))
+
+
+def host_map(
+    topology: Topology, held: Mapping[Vmid, CpuSet], usable: CpuSet, *, width: int
+) -> list[str]:
+    """The lines of the map and its legend; `width` in columns bounds a line where it can."""
+    letters = {vmid: LETTERS[i] if i < len(LETTERS) else BEYOND for i, vmid in enumerate(held)}
+    signs = _signs(topology, held, usable, letters)
+    labels, cores = [], []
+    for package, node, group in _levels(topology):
+        here = _cpus(topology, package, node, group)
+        labels.append((f"package {package}", f"node {node}", f"cache group {group}"))
+        cores.append(["".join(signs[cpu] for cpu in core & here) for core in topology.cores])
+    sizes = [max(map(len, column)) for column in zip(*labels, strict=True)]
+    lines = []
+    for label, words in zip(labels, cores, strict=True):
+        head = "  ".join(part.ljust(size) for part, size in zip(label, sizes, strict=True))
+        rows = _wrapped([word for word in words if word], width - len(head) - 2)
+        lines.append(f"{head}  {rows[0]}")
+        lines += [" " * (len(head) + 2) + row for row in rows[1:]]
+    return [*lines, "", *_legend(letters, set("".join(signs.values())), width)]
+
+
+def _levels(topology: Topology) -> list[tuple[int, NodeId, int]]:
+    """Package, node and cache group together, as far as they have online CPUs, in order."""
+    return sorted({(p.package, p.node, p.llc) for p in topology.places})
+
+
+def _cpus(topology: Topology, package: int, node: NodeId, group: int) -> CpuSet:
+    level = (package, node, group)
+    return CpuSet.of(p.cpu for p in topology.places if (p.package, p.node, p.llc) == level)
+
+
+def _signs(
+    topology: Topology,
+    held: Mapping[Vmid, CpuSet],
+    usable: CpuSet,
+    letters: Mapping[Vmid, str],
+) -> dict[int, str]:
+    """The sign of each online CPU."""
+    signs: dict[int, str] = {cpu: FREE if cpu in usable else UNUSABLE for cpu in topology.online}
+    seen = EMPTY
+    for vmid, cpus in held.items():
+        for cpu in cpus & topology.online:
+            signs[cpu] = SHARED if cpu in seen else letters[vmid]
+        seen |= cpus
+    return signs
+
+
+def _wrapped(words: Sequence[str], width: int) -> list[str]:
+    """Words in rows of equal numbers, so that columns stand below each other."""
+    size = max(map(len, words)) + 1
+    per_row = max(1, (width + 1) // size)
+    if len(words) > per_row >= 4:
+        per_row -= per_row % 4
+    return [" ".join(words[i : i + per_row]) for i in range(0, len(words), per_row)]
+
+
+def _legend(letters: Mapping[Vmid, str], used: set[str], width: int) -> list[str]:
+    meanings = {
+        FREE: "free",
+        UNUSABLE: "not for guests",
+        SHARED: "several guests",
+        BEYOND: "further guests",
+    }
+    words = [f"{letter} {vmid}" for vmid, letter in letters.items() if letter != BEYOND]
+    words += [f"{sign} {meaning}" for sign, meaning in meanings.items() if sign in used]
+    lines = [""]
+    for word in words:
+        joined = f"{lines[-1]}   {word}" if lines[-1] else word
+        if len(joined) <= width or not lines[-1]:
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    return lines

@@ -1,0 +1,174 @@
+"""The only place that prints: results to stdout, talk to stderr, animation on terminals only.
+
+Out of scope: what is said. Texts come from the commands, without control characters' effects.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+Row = Sequence[object]
+GAP = "  "
+_EVERY = 0.2  # seconds between two states of a progress line
+
+
+def prepare() -> None:
+    """Let no character that the terminal's encoding lacks end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def flush() -> None:
+    """Write what is still held back, so that a broken pipe is met here and not at the exit."""
+    sys.stdout.flush()
+
+
+def abandon() -> None:
+    """Nobody reads any more: let the interpreter's last flush go nowhere (docs of `signal`)."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+
+
+def result(text: str) -> None:
+    """A line of the result."""
+    print(clean(text))
+
+
+def lines(*texts: str) -> None:
+    """Lines of the result."""
+    for text in texts:
+        print(clean(text))
+
+
+def heading(text: str) -> None:
+    """What the next table of the result is of, behind an empty line."""
+    print(f"\n{clean(text)}")
+
+
+def raw(text: str) -> None:
+    """A result as it is, like a picture."""
+    sys.stdout.write(text)
+
+
+def document(value: object) -> None:
+    """A result as JSON."""
+    print(json.dumps(value, indent=2))
+
+
+def talk(text: str) -> None:
+    """A remark."""
+    print(clean(text), file=sys.stderr)
+
+
+def talk_table(headers: Sequence[str], rows: Iterable[Row]) -> None:
+    """A table that is a remark."""
+    for line in plain_table(headers, [[clean(str(cell)) for cell in row] for row in rows]):
+        print(line, file=sys.stderr)
+
+
+def relay(text: str) -> None:
+    """What a program said on its stderr."""
+    sys.stderr.write(text)
+
+
+def warn(text: str) -> None:
+    talk(f"Warning: {text}")
+
+
+def error(text: str, hint: str = "") -> None:
+    talk(f"Error: {text}")
+    if hint:
+        talk(f"Hint: {hint}")
+
+
+def clean(text: str) -> str:
+    """A text on one line without control characters: names of guests' threads can hold any."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def table(headers: Sequence[str], rows: Iterable[Row]) -> None:
+    """Columns: on a terminal folded to its width, else plain, two blanks apart."""
+    cells = [[clean(str(cell)) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _rich_table(headers, cells)
+        return
+    for line in plain_table(headers, cells):
+        print(line)
+
+
+def fits(headers: Sequence[str], rows: Iterable[Row]) -> bool:
+    """Whether stdout is a terminal wide enough for this table."""
+    cells = [[clean(str(cell)) for cell in row] for row in rows]
+    return sys.stdout.isatty() and max(map(len, plain_table(headers, cells))) <= width()
+
+
+def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table whose columns are as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    for row in (headers, *rows):
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield GAP.join(padded).rstrip()
+
+
+def pairs(lines: Iterable[tuple[str, object]]) -> None:
+    """Names and values, the values aligned."""
+    known = [(name, clean(str(value))) for name, value in lines]
+    width = max((len(name) for name, _ in known), default=0) + 1
+    for name, value in known:
+        print(f"{name + ':':{width}}{GAP}{value}".rstrip())
+
+
+def width() -> int:
+    """Columns of the terminal on stdout; 100 where it is none."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 100
+    except (OSError, ValueError):
+        return 100
+
+
+@contextmanager
+def progress(what: str, *, quiet: bool = False) -> Iterator["Progress"]:
+    """A line on stderr that shows how far something is, where stderr is a terminal."""
+    shown = Progress(what, active=sys.stderr.isatty() and not quiet)
+    try:
+        yield shown
+    finally:
+        shown.wipe()
+
+
+class Progress:
+    """One progress line; `show` may be called as often as one likes."""
+
+    def __init__(self, what: str, *, active: bool) -> None:
+        self._what = what
+        self._active = active
+        self._last = 0.0
+
+    def show(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if not self._active or (now - self._last < _EVERY and done < total):
+            return
+        self._last = now
+        print(f"\r{self._what} {done} of {total}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def wipe(self) -> None:
+        if self._active and self._last:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, len(GAP), 0, 0), header_style="bold")
+    for header in headers:
+        drawn.add_column(Text(header), overflow="fold")
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    Console(file=sys.stdout, highlight=False, markup=False).print(drawn)
