@@ -6,6 +6,7 @@ of expected calls. Whatever changes the kernel's state returns what was read bac
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
@@ -14,8 +15,21 @@ from proxmox_cpu_affinity.model.ids import Tid, Vmid
 from proxmox_cpu_affinity.model.placement import Confined, Placement
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a file gave: its content, or why there is none (empty text: there was no file)."""
+
+    content: Mapping[str, object] | None
+    problem: str = ""
+
+
 class GuestReader(Protocol):
     """The guests of this node, from PVE's files."""
+
+    @property
+    def node(self) -> str:
+        """This node's name. NotPveHostError where /etc/pve is not there."""
+        ...
 
     def configs(self) -> tuple[Mapping[Vmid, GuestConfig], frozenset[Vmid]]:
         """Every guest whose configuration lies on this node, and those that cannot be read.
@@ -54,8 +68,8 @@ class Confiner(Protocol):
 class StateKeeper(Protocol):
     """Keeps the service's state over restarts."""
 
-    def load(self) -> Mapping[str, object] | None:
-        """What was saved, None where nothing usable is; a damaged file is set aside and logged."""
+    def load(self) -> Loaded:
+        """What was saved; a damaged file is set aside."""
         ...
 
     def save(self, state: Mapping[str, object]) -> None:

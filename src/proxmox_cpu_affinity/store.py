@@ -8,17 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxmox_cpu_affinity.model.errors import StoreError
+from proxmox_cpu_affinity.ports import Loaded
 
 VERSION = 1
 _LIMIT = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a file gave: its content, or why there is none (empty text: there was no file)."""
-
-    content: Mapping[str, object] | None
-    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

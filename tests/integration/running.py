@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -180,6 +179,17 @@ def masks(node: Node, vmid: int) -> dict[str, set[int]]:
     assert pid is not None, f"guest {vmid} does not run"
     found = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
-        name = (task / "comm").read_text().strip()
-        found[f"{task.name} {name}"] = os.sched_getaffinity(int(task.name))
+        status = (task / "status").read_text()
+        words = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        key = f"{task.name} {words['Name'].strip()}"
+        found[key] = cpus_of(words["Cpus_allowed_list"].strip())
+    return found
+
+
+def cpus_of(text: str) -> set[int]:
+    """A cpulist, read by a parser of the tests' own."""
+    found: set[int] = set()
+    for part in text.split(","):
+        low, _, high = part.partition("-")
+        found.update(range(int(low), int(high or low) + 1))
     return found

@@ -1,6 +1,7 @@
 """The service as a process, on a simulated node with real guests: what the kernel says counts."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -160,7 +161,8 @@ def test_undo_gives_back_the_masks_that_were_there(sim_node: Node) -> None:
         assert masks(sim_node, 100) == found
         assert service.guest(100)["outcome"] == ""
         # Left alone by scans, until it is asked for again.
-        assert service.get("/api/v1/guests").status == 200
+        service.process.send_signal(signal.SIGHUP)  # scans
+        service.wait_for(lambda: "settings read again" in service.log)
         assert masks(sim_node, 100) == found
         assert service.post("/api/v1/guests/100/reassign")["status"] == "success"
         single_cpu(sim_node, 100)
@@ -193,7 +195,7 @@ def test_guest_with_affinity_of_its_own_is_never_touched(sim_node: Node) -> None
         add_guest(sim_node, 100, cores=2, options={"affinity": f"{CPUS[1]}"})
         said = sim_node.do("start", 100)
         assert "left alone: `affinity:` is set" in said
-        assert service.get("/api/v1/guests").status == 200  # scans
+        assert service.ask("POST", "/api/v1/reassign", {}).status == 200  # scans
         assert set(map(frozenset, masks(sim_node, 100).values())) == {frozenset({CPUS[1]})}
 
 
@@ -204,7 +206,7 @@ def test_hook_removed_from_a_running_guest_is_the_undo(sim_node: Node) -> None:
         sim_node.do("start", 100)
         single_cpu(sim_node, 100)
         sim_node.do("set", 100, "--delete", "hookscript")
-        assert service.get("/api/v1/guests").status == 200  # scans
+        assert service.post("/api/v1/guests/100/reassign")["status"] == "skipped"
         assert set(CPUS) == set.union(*masks(sim_node, 100).values())
 
 
@@ -239,12 +241,12 @@ def test_sighup_takes_new_settings_and_keeps_the_old_ones_when_they_are_bad(
         sim_node.do("start", 100)
         file = sim_node.path("/etc/default/proxmox-cpu-affinity")
         file.write_text("PCA_MANAGE=everything\n")
-        service.process.send_signal(1)
+        service.process.send_signal(signal.SIGHUP)
         service.wait_for(lambda: "the settings in force stay" in service.log)
         assert "line 1: PCA_MANAGE='everything' must be hook, tag or all" in service.log
         assert service.get("/api/v1/status").json["manage"] == "tag"
         file.write_text("PCA_MANAGE=all\n")
-        service.process.send_signal(1)
+        service.process.send_signal(signal.SIGHUP)
         service.wait_for(lambda: service.guest(100)["outcome"] == "full")
         single_cpu(sim_node, 100)
 
@@ -255,7 +257,7 @@ def test_sighup_reopens_the_log_file(sim_node: Node) -> None:
         assert "answers" in log.read_text()
         assert log.stat().st_mode & 0o777 == 0o600
         log.rename(log.with_name("rotated"))
-        service.process.send_signal(1)
+        service.process.send_signal(signal.SIGHUP)
         service.wait_for(log.exists)
         service.wait_for(lambda: "settings read again" in log.read_text())
 

@@ -15,7 +15,7 @@ from proxmox_cpu_affinity.model.placement import Outcome
 from proxmox_cpu_affinity.reconcile.events import Phase
 from proxmox_cpu_affinity.render.heatmap import heatmap_svg
 from proxmox_cpu_affinity.service import views
-from proxmox_cpu_affinity.service.app import Service
+from proxmox_cpu_affinity.service.app import Service, no_guest
 
 Body = Mapping[str, object]
 Handler = Callable[["Call"], Awaitable[object]]
@@ -87,7 +87,7 @@ class Api:
 
     def _node(self) -> str:
         try:
-            return self._service.guests.node
+            return self._service.world.guests.node
         except AffinityError:
             return ""
 
@@ -109,17 +109,18 @@ class Api:
 
     async def guests(self, call: Call) -> list[wire.GuestView]:
         del call
-        await self._service.scan()
+        (configs, _), processes = await asyncio.to_thread(self._service.read_guests)
         state = self._service.state
         return [
-            views.guest(state, state.configs[vmid], self._service.guests.process(vmid))
-            for vmid in sorted(state.configs)
+            views.guest(state, config, processes.get(vmid))
+            for vmid, config in sorted(configs.items())
         ]
 
     async def guest(self, call: Call) -> wire.GuestView:
-        service = self._service
-        config = service.guests.config(call.vmid)
-        return views.guest(service.state, config, service.guests.process(call.vmid))
+        config, process = await asyncio.to_thread(self._service.look, call.vmid)
+        if config is None:
+            raise no_guest(call.vmid)
+        return views.guest(self._service.state, config, process)
 
     async def decisions(self, call: Call) -> list[wire.DecisionView]:
         del call

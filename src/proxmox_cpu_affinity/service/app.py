@@ -7,7 +7,7 @@ order. Whoever feeds an event may await that everything it led to is done and re
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar, assert_never
@@ -21,6 +21,7 @@ from proxmox_cpu_affinity.model.errors import AffinityError, GuestNotFoundError,
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Confined
+from proxmox_cpu_affinity.ports import Confiner, GuestReader, StateKeeper
 from proxmox_cpu_affinity.pve.guests import NodeGuests
 from proxmox_cpu_affinity.reconcile import State, step
 from proxmox_cpu_affinity.reconcile.actions import (
@@ -69,23 +70,47 @@ class Kept:
     decision: Decision
 
 
+def no_guest(vmid: Vmid) -> GuestNotFoundError:
+    return GuestNotFoundError(f"there is no guest {vmid} on this node")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What one service works on. The production one is made by `world_below`."""
+
+    tree: Tree
+    guests: GuestReader
+    confiner: Confiner
+    keeper: StateKeeper
+    host: HostWatch
+
+
+def world_below(paths: Paths) -> World:
+    """The adapters to the kernel and to PVE's files below a root."""
+    tree = Tree(paths.root)
+    guests = NodeGuests(tree)
+    return World(
+        tree=tree,
+        guests=guests,
+        confiner=ThreadMasks(tree, guests.proven),
+        keeper=JsonFile(paths.state),
+        host=HostWatch(tree, JsonFile(paths.matrix)),
+    )
+
+
 class Service:
     """One running service. `start` before anything else, `stop` at the end."""
 
-    def __init__(self, paths: Paths, settings: Settings, *, warnings: tuple[str, ...] = ()) -> None:
-        self.paths = paths
+    def __init__(self, world: World, settings: Settings, *, warnings: tuple[str, ...] = ()) -> None:
+        self.world = world
         self.settings = settings
         self.warnings = warnings
-        self.tree = Tree(paths.root)
-        self.guests = NodeGuests(self.tree)
-        self.masks = ThreadMasks(self.tree, self.guests.proven)
-        self.host = HostWatch(self.tree, JsonFile(paths.matrix))
+        self.host = world.host
         self.decisions: deque[Kept] = deque(maxlen=DECISIONS_KEPT)
         self.trouble = ""  # why the guests cannot be read, empty if they can
         self.began = time.monotonic()
         self.state: State
-        self._file = JsonFile(paths.state)
-        self._watch = ProcessWatch(self.tree, self._ended)
+        self._watch = ProcessWatch(world.tree, self._ended)
         self._locks: dict[Vmid, asyncio.Lock] = {}
         self._saving = asyncio.Lock()
         self._wanted = self._written = 0
@@ -98,7 +123,7 @@ class Service:
         """Read the host and what was kept: everything that an answer needs, nothing that waits."""
         self.host.read()
         self.state = State(self.host.compiled(self.settings), self.settings.manage)
-        loaded = self._file.load()
+        loaded = self.world.keeper.load()
         memory = None
         if loaded.content is not None:
             try:
@@ -129,14 +154,12 @@ class Service:
         if not self.host.from_cache or self.host.matrix.verdict != "trusted":
             self._spawn(self.measure())
 
-    async def stop(self, *, release: bool = False) -> None:
-        """End the background's work; guests stay where they are unless `release`."""
+    async def stop(self) -> None:
+        """End the background's work; guests stay where they are."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if release:
-            await self.release_all()
         self._watch.close()
         await self._save()
 
@@ -157,34 +180,39 @@ class Service:
     async def hook(self, vmid: Vmid, phase: Phase) -> None:
         """A hookscript called: read what is true now, then let the brain decide."""
         now = time.monotonic()
-        config, process = await self._thread(self._look, vmid)
+        config, process = await self._thread(self.look, vmid)
         await self.feed(HookCalled(now, vmid, phase, config, process))
 
-    def _look(self, vmid: Vmid) -> tuple[GuestConfig | None, GuestProcess | None]:
+    def look(self, vmid: Vmid) -> tuple[GuestConfig | None, GuestProcess | None]:
         try:
-            config = self.guests.config(vmid)
+            config = self.world.guests.config(vmid)
         except AffinityError:
             config = None
-        return config, self.guests.process(vmid)
+        return config, self.world.guests.process(vmid)
 
     async def reassign(self, vmid: Vmid, *, undo: bool) -> None:
         """Place a running guest anew, or let it go. GuestNotFoundError."""
         now = time.monotonic()
-        config, process = await self._thread(self._look, vmid)
+        config, process = await self._thread(self.look, vmid)
         if config is None:
-            raise GuestNotFoundError(f"there is no guest {vmid} on this node")
+            raise no_guest(vmid)
         self.state = replace(self.state, configs={**self.state.configs, vmid: config})
         await self.feed(ReassignAsked(now, vmid, undo=undo))
         if process is not None and not undo and vmid not in self.state.tracked:
+            # It runs and was not ours until now.
             await self.feed(HookCalled(now, vmid, Phase.POST_START, config, process))
+
+    def read_guests(
+        self,
+    ) -> tuple[tuple[Mapping[Vmid, GuestConfig], frozenset[Vmid]], Mapping[Vmid, GuestProcess]]:
+        """All guests and all that run, as PVE's files say now. NotPveHostError."""
+        return self.world.guests.configs(), self.world.guests.processes()
 
     async def scan(self) -> None:
         """Read the truth and let the brain compare. Without PVE's files nothing is concluded."""
         now = time.monotonic()
         try:
-            (configs, unreadable), processes = await self._thread(
-                lambda: (self.guests.configs(), self.guests.processes())
-            )
+            (configs, unreadable), processes = await self._thread(self.read_guests)
         except AffinityError as error:
             if self.trouble != error.text:
                 log.warning("%s: guests stay as they are", error.text)
@@ -240,13 +268,17 @@ class Service:
         match action:
             case Confine():
                 await self._effect(
-                    action.process, Confirmed, self.masks.confine, action.process, action.placement
+                    action.process,
+                    Confirmed,
+                    self.world.confiner.confine,
+                    action.process,
+                    action.placement,
                 )
             case Undo():
                 await self._effect(
                     action.process,
                     SetFree,
-                    self.masks.undo,
+                    self.world.confiner.undo,
                     action.process,
                     dict(action.found),
                     action.free,
@@ -281,7 +313,9 @@ class Service:
     def _threads_of(
         self, processes: tuple[GuestProcess, ...]
     ) -> tuple[tuple[GuestProcess, tuple[Thread, ...]], ...]:
-        return tuple((process, tuple(self.masks.threads(process))) for process in processes)
+        return tuple(
+            (process, tuple(self.world.confiner.threads(process))) for process in processes
+        )
 
     async def _save(self) -> None:
         """Write the state; those who wait while one is being written share the next."""
@@ -293,7 +327,7 @@ class Service:
             upto = self._wanted
             content = persist.to_json(self.state, boot_id=self._boot_id())
             try:
-                await self._thread(self._file.save, content)
+                await self._thread(self.world.keeper.save, content)
             except StoreError as error:
                 log.warning("%s: %s", error.text, error.hint)
             self._written = upto
@@ -305,7 +339,7 @@ class Service:
         write[action.level]("%s", action.text, extra=extra)
 
     def _boot_id(self) -> str:
-        return (self.tree.text("proc/sys/kernel/random/boot_id") or "").strip()
+        return (self.world.tree.text("proc/sys/kernel/random/boot_id") or "").strip()
 
     @staticmethod
     async def _thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -122,11 +122,11 @@ async def serve(given: argparse.Namespace, paths: Paths, current: Settings) -> N
     """From the first answer to the last."""
     from proxmox_cpu_affinity.service.access import Access, keep_token
     from proxmox_cpu_affinity.service.api import Api
-    from proxmox_cpu_affinity.service.app import Service
+    from proxmox_cpu_affinity.service.app import Service, world_below
     from proxmox_cpu_affinity.service.http import Listeners, application
 
     _, warnings = read_settings(given, paths)
-    service = Service(paths, current, warnings=warnings)
+    service = Service(world_below(paths), current, warnings=warnings)
     service.prepare()
     node = os.uname().nodename.partition(".")[0]
     access = Access(keep_token(paths.token), current.host, current.insecure_allow_remote, node)
@@ -193,9 +193,9 @@ async def _reload(given: argparse.Namespace, paths: Paths, service: "Service") -
 
 async def release(paths: Paths, current: Settings) -> None:
     """Let go of all guests without a running service."""
-    from proxmox_cpu_affinity.service.app import Service
+    from proxmox_cpu_affinity.service.app import Service, world_below
 
-    service = Service(paths, current)
+    service = Service(world_below(paths), current)
     service.prepare()
     await service.scan()
     await service.release_all()
