@@ -10,13 +10,24 @@ import pytest
 
 from proxmox_cpu_affinity.formats.wire import BODY_LIMIT, ENDPOINTS
 from proxmox_cpu_affinity.sim.node import Node
+from proxmox_cpu_affinity.sim.settings import GuestKind
+from tests.integration.conftest import make_node
 from tests.integration.running import Running, add_guest
 
 
 @pytest.fixture
 def service(sim_node: Node) -> Iterator[Running]:
+    """A service of a test's own."""
     with Running(sim_node) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Running]:
+    """One service for the tests that change nothing: a start costs more than all of them."""
+    for node in make_node(GuestKind.STANDIN):
+        with Running(node) as running:
+            yield running
 
 
 def bearer(service: Running) -> dict[str, str]:
@@ -64,10 +75,10 @@ def test_vmstarted_places_a_guest_with_the_right_to_write(service: Running) -> N
         {"Authorization": "Basic cm9vdDpyb290"},
     ],
 )
-def test_writes_over_tcp_need_the_token(service: Running, headers: dict[str, str]) -> None:
+def test_writes_over_tcp_need_the_token(shared: Running, headers: dict[str, str]) -> None:
     for endpoint in (e for e in ENDPOINTS if e.acts):
         path = endpoint.path.replace("{vmid}", "100")
-        answer = service.ask(endpoint.method, path, {}, tcp=True, headers=headers)
+        answer = shared.ask(endpoint.method, path, {}, tcp=True, headers=headers)
         assert answer.status == 401, path
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
@@ -82,8 +93,8 @@ def test_token_opens_writes_and_outlives_a_restart(service: Running) -> None:
     assert service.token == token
 
 
-def test_socket_is_for_root_alone(service: Running) -> None:
-    assert service.socket.stat().st_mode & 0o777 == 0o600
+def test_socket_is_for_root_alone(shared: Running) -> None:
+    assert shared.socket.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -113,26 +124,26 @@ def test_another_user_may_not_act_over_the_socket(service: Running) -> None:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8245", "", "192.0.2.7", "[::2]:80"])
-def test_foreign_host_is_refused(service: Running, host: str) -> None:
-    answer = service.ask("GET", "/api/v1/ping", tcp=True, headers={"Host": host})
+def test_foreign_host_is_refused(shared: Running, host: str) -> None:
+    answer = shared.ask("GET", "/api/v1/ping", tcp=True, headers={"Host": host})
     assert (answer.status, answer.json["code"]) == (403, "forbidden")
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "localhost:9999", "127.0.0.1:8245", "[::1]:1", "127.0.0.2", "LOCALHOST"]
 )
-def test_loopback_names_with_any_port_are_this_service(service: Running, host: str) -> None:
-    assert service.ask("GET", "/api/v1/ping", tcp=True, headers={"Host": host}).status == 200
+def test_loopback_names_with_any_port_are_this_service(shared: Running, host: str) -> None:
+    assert shared.ask("GET", "/api/v1/ping", tcp=True, headers={"Host": host}).status == 200
 
 
-def test_page_of_another_site_is_refused(service: Running) -> None:
-    foreign = {"Origin": "https://evil.example", **bearer(service)}
-    answer = service.ask("POST", "/api/v1/reassign", {}, tcp=True, headers=foreign)
+def test_page_of_another_site_is_refused(shared: Running) -> None:
+    foreign = {"Origin": "https://evil.example", **bearer(shared)}
+    answer = shared.ask("POST", "/api/v1/reassign", {}, tcp=True, headers=foreign)
     assert answer.status == 403
-    null = service.ask("GET", "/api/v1/ping", tcp=True, headers={"Origin": "null"})
+    null = shared.ask("GET", "/api/v1/ping", tcp=True, headers={"Origin": "null"})
     assert null.status == 403
-    own = {"Origin": f"http://localhost:{service.port}"}
-    assert service.ask("GET", "/api/v1/ping", tcp=True, headers=own).status == 200
+    own = {"Origin": f"http://localhost:{shared.port}"}
+    assert shared.ask("GET", "/api/v1/ping", tcp=True, headers=own).status == 200
 
 
 @pytest.mark.parametrize(
@@ -147,8 +158,8 @@ def test_page_of_another_site_is_refused(service: Running) -> None:
         (b"[" * 60000, "not JSON"),
     ],
 )
-def test_bad_bodies_name_what_is_wrong(service: Running, body: object, says: str) -> None:
-    answer = service.ask("POST", "/api/v1/reassign", body)
+def test_bad_bodies_name_what_is_wrong(shared: Running, body: object, says: str) -> None:
+    answer = shared.ask("POST", "/api/v1/reassign", body)
     assert answer.status == 400
     assert answer.headers.get_content_type() == "application/problem+json"
     assert says in str(answer.json["detail"])
@@ -156,7 +167,7 @@ def test_bad_bodies_name_what_is_wrong(service: Running, body: object, says: str
 
 @pytest.mark.parametrize("announced", [True, False])
 def test_large_body_is_refused_and_the_service_lives(
-    service: Running,
+    shared: Running,
     announced: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     head = b"POST /api/v1/plan HTTP/1.1\r\nHost: localhost\r\n"
@@ -167,7 +178,7 @@ def test_large_body_is_refused_and_the_service_lives(
     chunk = b"x" * BODY_LIMIT
     with socket.socket(socket.AF_UNIX) as there:
         there.settimeout(20)
-        there.connect(str(service.socket))
+        there.connect(str(shared.socket))
         there.sendall(head)
         try:
             for _ in range(4):
@@ -176,14 +187,14 @@ def test_large_body_is_refused_and_the_service_lives(
         except (BrokenPipeError, ConnectionResetError):
             answer = there.recv(65536)
     assert b" 413 " in answer.split(b"\r\n")[0]
-    assert service.answers()
+    assert shared.answers()
 
 
-def test_half_a_request_holds_nobody_else(service: Running) -> None:
+def test_half_a_request_holds_nobody_else(shared: Running) -> None:
     with socket.socket(socket.AF_UNIX) as there:
-        there.connect(str(service.socket))
+        there.connect(str(shared.socket))
         there.sendall(b"POST /api/v1/plan HTTP/1.1\r\nHost: localhost\r\nContent-Le")
-        assert service.answers()
+        assert shared.answers()
 
 
 @pytest.mark.parametrize(
@@ -198,33 +209,33 @@ def test_half_a_request_holds_nobody_else(service: Running) -> None:
     ],
 )
 def test_errors_are_problems_with_code_and_status(
-    service: Running, path: str, status: int, code: str
+    shared: Running, path: str, status: int, code: str
 ) -> None:
-    answer = service.get(path)
+    answer = shared.get(path)
     assert (answer.status, answer.json["code"], answer.json["status"]) == (status, code, status)
 
 
-def test_wrong_method_is_told(service: Running) -> None:
-    answer = service.ask("POST", "/api/v1/ping", {})
+def test_wrong_method_is_told(shared: Running) -> None:
+    answer = shared.ask("POST", "/api/v1/ping", {})
     assert (answer.status, answer.json["code"]) == (405, "method-not-allowed")
 
 
-def test_plan_changes_nothing_and_is_bounded(service: Running) -> None:
+def test_plan_changes_nothing_and_is_bounded(shared: Running) -> None:
     guests = [{"vmid": 100 + i, "vcpus": 1} for i in range(3)]
-    answer = service.ask("POST", "/api/v1/plan", {"guests": guests}, tcp=True)
+    answer = shared.ask("POST", "/api/v1/plan", {"guests": guests}, tcp=True)
     assert answer.status == 200
     rows = answer.json["guests"]
     assert isinstance(rows, list)
     assert [row["vmid"] for row in rows] == [100, 101, 102]
-    assert service.get("/api/v1/core-vm-affinity").json == {}
+    assert shared.get("/api/v1/core-vm-affinity").json == {}
     many = [{"vmid": 100 + i, "vcpus": 1} for i in range(1001)]
-    assert service.ask("POST", "/api/v1/plan", {"guests": many}).status == 400
+    assert shared.ask("POST", "/api/v1/plan", {"guests": many}).status == 400
     twice = [{"vmid": 100, "vcpus": 1}] * 2
-    assert service.ask("POST", "/api/v1/plan", {"guests": twice}).status == 400
+    assert shared.ask("POST", "/api/v1/plan", {"guests": twice}).status == 400
 
 
-def test_openapi_describes_every_route(service: Running) -> None:
-    document = service.get("/openapi.json").json
+def test_openapi_describes_every_route(shared: Running) -> None:
+    document = shared.get("/openapi.json").json
     paths = document["paths"]
     assert isinstance(paths, dict)
     assert {(e.path, e.method.lower()) for e in ENDPOINTS} == {

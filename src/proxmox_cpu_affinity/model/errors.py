@@ -124,6 +124,13 @@ class ProgramFailedError(AffinityError):
     code = "program-failed"
 
 
+class SystemdError(AffinityError):
+    """systemd refused, or does not answer."""
+
+    code = "systemd"
+    http_status = 503
+
+
 class MeasureError(AffinityError):
     """The latency could not be measured."""
 

@@ -1,0 +1,142 @@
+"""systemd over D-Bus: scopes that come and go, their AllowedCPUs, daemon-reload.
+
+Calls are made by hand rather than by introspection: two of them confine a guest, and nothing is
+asked that is not needed (org.freedesktop.systemd1(5)). Out of scope: which scope is a guest's.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dbus_fast import BusType, Message, MessageType, Variant
+from dbus_fast.aio.message_bus import MessageBus
+from dbus_fast.errors import DBusError
+
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.errors import SystemdError
+
+NAME = "org.freedesktop.systemd1"
+PATH = "/org/freedesktop/systemd1"
+MANAGER = f"{NAME}.Manager"
+PATIENCE = 5.0  # seconds for one call; a daemon-reload takes longer on a large host
+RELOAD_PATIENCE = 90.0
+_SIGNALS = ("UnitNew", "UnitRemoved", "Reloading")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Whom to tell of units (by name) and of reloads that ended."""
+
+    appeared: Callable[[str], None]
+    removed: Callable[[str], None]
+    reloaded: Callable[[], None]
+
+
+def mask_bytes(cpus: CpuSet) -> bytes:
+    """AllowedCPUs as systemd wants it: bit n of byte m is CPU 8 m + n; empty removes the limit."""
+    return cpus.mask.to_bytes((cpus.mask.bit_length() + 7) // 8, "little")
+
+
+def running() -> bool:
+    """Whether systemd is the init of this system (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system")
+
+
+class Systemd:
+    """A connection to the system's systemd."""
+
+    def __init__(self, bus: MessageBus) -> None:
+        self._bus = bus
+        self._listener: Listener | None = None
+
+    @staticmethod
+    async def connect() -> "Systemd":
+        """SystemdError where there is no system bus."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
+        except (OSError, DBusError, TimeoutError, ValueError) as error:
+            raise SystemdError(f"the system bus cannot be reached: {error}") from None
+        return Systemd(bus)
+
+    def close(self) -> None:
+        self._bus.disconnect()
+
+    async def listen(self, listener: Listener) -> None:
+        """Be told of units and reloads from now on."""
+        self._listener = listener
+        self._bus.add_message_handler(self._heard)
+        rule = f"type='signal',sender='{NAME}',path='{PATH}',interface='{MANAGER}'"
+        for signal in _SIGNALS:
+            await self._call(
+                "AddMatch",
+                "s",
+                [f"{rule},member='{signal}'"],
+                destination="org.freedesktop.DBus",
+                path="/org/freedesktop/DBus",
+                interface="org.freedesktop.DBus",
+            )
+        await self._call("Subscribe", "", [])
+
+    async def allow(self, unit: str, cpus: CpuSet) -> None:
+        """Confine a running unit to CPUs, until it ends; the empty set lets it go."""
+        allowed = Variant("ay", mask_bytes(cpus))
+        await self._call("SetUnitProperties", "sba(sv)", [unit, True, [["AllowedCPUs", allowed]]])
+
+    async def scopes(self, pattern: str) -> tuple[str, ...]:
+        """Names of the loaded, active units of a pattern such as `*.scope`."""
+        body = await self._call("ListUnitsByPatterns", "asas", [["active"], [pattern]])
+        return tuple(sorted(str(unit[0]) for unit in body[0]))
+
+    async def reload(self) -> None:
+        """daemon-reload: units' drop-ins are read anew."""
+        await self._call("Reload", "", [], patience=RELOAD_PATIENCE)
+
+    def _heard(self, message: Message) -> None:
+        if self._listener is None or message.message_type is not MessageType.SIGNAL:
+            return
+        if message.interface != MANAGER:
+            return
+        match message.member:
+            case "UnitNew":
+                self._listener.appeared(str(message.body[0]))
+            case "UnitRemoved":
+                self._listener.removed(str(message.body[0]))
+            case "Reloading" if not message.body[0]:
+                self._listener.reloaded()
+            case _:
+                return
+
+    async def _call(
+        self,
+        member: str,
+        signature: str,
+        body: list[Any],
+        *,
+        destination: str = NAME,
+        path: str = PATH,
+        interface: str = MANAGER,
+        patience: float = PATIENCE,
+    ) -> list[Any]:
+        message = Message(
+            destination=destination,
+            path=path,
+            interface=interface,
+            member=member,
+            signature=signature,
+            body=body,
+        )
+        try:
+            async with asyncio.timeout(patience):
+                answer = await self._bus.call(message)
+        except (OSError, EOFError, DBusError, TimeoutError) as error:
+            raise SystemdError(f"systemd does not answer to {member}: {error!r}") from None
+        if answer is None:
+            raise SystemdError(f"systemd does not answer to {member}")
+        if answer.message_type is MessageType.ERROR:
+            text = answer.body[0] if answer.body else answer.error_name
+            raise SystemdError(f"systemd refused {member}: {text}")
+        result: list[Any] = answer.body
+        return result
