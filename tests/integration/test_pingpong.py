@@ -25,11 +25,11 @@ from proxmox_cpu_affinity.latency.probe import (
     Progress,
     measure,
     measure_host,
-    own_cpus,
     pressure,
 )
 from proxmox_cpu_affinity.latency.protocol import Parameters, fixed_or_adaptive
 from proxmox_cpu_affinity.latency.schedule import Pair
+from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import MeasureError

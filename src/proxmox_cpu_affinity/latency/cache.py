@@ -1,6 +1,7 @@
 """PURE: a latency matrix as a document for JSON and back, and whether a kept one may be used.
 
-Out of scope: files and their checksums (store), gathering the facts (facts.py). Nothing in a document, however
+Out of scope: files and their checksums (store), gathering the facts (facts.py). Nothing in a
+document, however
 broken, raises: it makes a reason, and the host is measured again.
 """
 

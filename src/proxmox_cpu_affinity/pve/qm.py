@@ -31,6 +31,7 @@ class Programs:
     """PVE's programs below one root."""
 
     tree: Tree
+    timeout: float = TIMEOUT
 
     def run(self, command: tuple[str, ...]) -> None:
         """Run a command to its end. ProgramFailedError, with what the program said."""
@@ -41,13 +42,14 @@ class Programs:
                 [str(self.tree.at(program)), *words],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=TIMEOUT,
+                timeout=self.timeout,
                 env={**os.environ, "LC_ALL": "C"},
                 check=False,
             )
         except subprocess.TimeoutExpired:
             raise ProgramFailedError(
-                f"{named} did not end within {TIMEOUT:g} s", hint="is another task at this guest?"
+                f"{named} did not end within {self.timeout:g} s",
+                hint="is another task at this guest?",
             ) from None
         except OSError as error:
             raise ProgramFailedError(f"{program} cannot be started: {error.strerror}") from None

@@ -13,6 +13,7 @@ Everything lies below one root, runs as any user, and is made of real processes.
     host.pid(100)                                                  # the guest's process, or None
     host.path("/etc/pve/qemu-server/100.conf")                     # a file of the node
     host.configure(post_stop=PostStop.PVE8)                        # from the next command on
+    host.lrm_round()                                               # what HA's manager would do now
     host.close()                                                   # the power plug; boot() again
     host.destroy()                                                 # close, and remove the tree
 

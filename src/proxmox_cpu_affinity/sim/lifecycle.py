@@ -126,7 +126,8 @@ def _ask_to_end(tree: Tree, vmid: int, file: GuestFile, handle: int, options: St
     if limit is None:
         limit = _down_time(file) if options.shutdown else None
     try:
-        qmp.ask(tree.qmp(vmid), "system_powerdown" if options.shutdown else "quit")
+        command = "system_powerdown" if options.shutdown else "quit"
+        qmp.ask(tree.qmp(vmid), command, timeout=tree.settings.qmp_timeout)
         if _gone(handle, tree.settings.stop_timeout if limit is None else limit):
             return True
         trouble = "VM still running" if options.force else "VM quit/powerdown failed - got timeout"

@@ -82,7 +82,8 @@ class Node:
             argv,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
             timeout=_PROGRAM_S,
             env={**os.environ, **(env or {})},
             check=False,
@@ -128,7 +129,7 @@ class Node:
     def close(self) -> None:
         """Switch the node off: ends qmeventd and every guest, without any hook, and empties /run
         of their files like a reboot. The configuration stays: `boot` brings the node back."""
-        tree = self.tree
+        tree = self._bare()
         for pid in self._qmeventd_pids():
             processes.end(pid, lambda argv: qmeventd.is_ours(tree, argv), signals=_QMEVENTD_END)
         is_guest = processes.is_guest_of(tree)
@@ -142,8 +143,12 @@ class Node:
         self.close()
         shutil.rmtree(self.root)
 
+    def _bare(self) -> Tree:
+        """The paths alone: a node whose settings file was damaged must still be ended."""
+        return Tree(self.root, Settings())
+
     def _qmeventd_pids(self) -> list[int]:
-        tree = self.tree
+        tree = self._bare()
         return list(processes.found(lambda argv: qmeventd.is_ours(tree, argv)))
 
 

@@ -69,10 +69,10 @@ class Monitor:
         return message
 
 
-def ask(path: Path, command: str, arguments: Mapping[str, object] | None = None) -> object:
-    """Connect, run one command, close. QmpError."""
-    with Monitor(path) as monitor:
-        return monitor.ask(command, arguments)
+def ask(path: Path, command: str, *, timeout: float = TIMEOUT_S) -> object:
+    """Connect, run one command without arguments, close. QmpError."""
+    with Monitor(path, timeout=timeout) as monitor:
+        return monitor.ask(command)
 
 
 def run_state(path: Path) -> str:

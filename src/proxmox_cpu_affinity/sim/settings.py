@@ -35,6 +35,7 @@ class Settings:
     accel: str = ""  # QEMU's accelerator; empty: KVM where it is real, else TCG
     lock_timeout: float = 10.0  # for a guest's configuration lock
     stop_timeout: float = 60.0  # for a stop or shutdown without --timeout
+    qmp_timeout: float = 5.0  # for QEMU's answer when it is to stop
     kill_timeout: float = 10.0  # between SIGTERM and SIGKILL of a forced stop
 
     def to_json(self) -> str:
@@ -67,6 +68,7 @@ def _settings(data: object, path: Path) -> Settings:
             accel=str(values["accel"]),
             lock_timeout=float(str(values["lock_timeout"])),
             stop_timeout=float(str(values["stop_timeout"])),
+            qmp_timeout=float(str(values["qmp_timeout"])),
             kill_timeout=float(str(values["kill_timeout"])),
         )
     except ValueError as error:

@@ -144,7 +144,7 @@ class Machine:
     def answer(self, command: str) -> object:
         """The answer to a command; None for one that it does not know."""
         commands: dict[str, Callable[[], object]] = {
-            "query-status": self._query_status,
+            "query-status": lambda: {"status": self.status, "running": self.status == "running"},
             "query-cpus-fast": self._query_cpus,
             "system_powerdown": self._powerdown,
             "system_reset": lambda: self.emit("RESET", guest=False, reason="host-qmp-system-reset"),
@@ -156,10 +156,6 @@ class Machine:
             return None
         result = commands[command]()
         return {} if result is None else result
-
-    def _query_status(self) -> object:
-        running = self.status == "running"
-        return {"status": self.status, "singlestep": False, "running": running}
 
     def _query_cpus(self) -> object:
         return [
@@ -265,10 +261,8 @@ class Loop:
         os.unlink(self.server_path)
 
     def _timeout(self) -> float | None:
-        times = [self.machine.powerdown_at]
-        if self.events_path and self.upstream is None:
-            times.append(self.reconnect_at)
-        due = [at for at in times if at is not None]
+        reconnect = self.reconnect_at if self.events_path and not self.upstream else None
+        due = [at for at in (self.machine.powerdown_at, reconnect) if at is not None]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _connect(self) -> None:

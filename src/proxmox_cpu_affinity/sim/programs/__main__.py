@@ -3,6 +3,7 @@
 The file is run by its path, so it puts the package's folder on the path itself.
 """
 
+import io
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,9 @@ def main(name: str, root: str, words: list[str]) -> int:
     from proxmox_cpu_affinity.sim.faults import Fault
     from proxmox_cpu_affinity.sim.tree import Tree
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a configuration may hold any bytes
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
     program = import_module(f"proxmox_cpu_affinity.sim.programs.{name.replace('-', '_')}")
     try:
         return int(program.main(Tree.load(Path(root)), words))

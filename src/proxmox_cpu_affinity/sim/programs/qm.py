@@ -20,7 +20,7 @@ from proxmox_cpu_affinity.sim import (
     say,
     tasks,
 )
-from proxmox_cpu_affinity.sim.faults import Fault, MissingGuest
+from proxmox_cpu_affinity.sim.faults import BadParameter, Fault, MissingGuest
 from proxmox_cpu_affinity.sim.lifecycle import StopOptions
 from proxmox_cpu_affinity.sim.processes import guest_pid
 from proxmox_cpu_affinity.sim.programs import options
@@ -29,7 +29,6 @@ from proxmox_cpu_affinity.sim.tree import Tree
 
 # The words of the local resource manager: what it starts and stops is not filed as a request again.
 _AS_HA = "as-ha"
-_CONTROL = frozenset(("delete", "digest", "revert"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def main(tree: Tree, words: Sequence[str]) -> int:
     known = set(command.known)
     if command.takes_keys:
         given = (word.lstrip("-").partition("=")[0] for word in rest if word.startswith("-"))
-        known |= {key for key in given if pveschema.kind_of(key) or key == "description"}
+        known |= {key for key in given if _is_key(key)}
     usage = " ".join(("qm", name, command.arguments, "[OPTIONS]"))
     count = len(command.arguments.split())
     read = options.read(rest, usage=usage, count=count, known=known, flags=command.flags)
@@ -64,11 +63,11 @@ def main(tree: Tree, words: Sequence[str]) -> int:
 
 
 def _keys(words: Words) -> dict[str, str]:
-    return {
-        key: value
-        for key, value in words.options.items()
-        if pveschema.kind_of(key) or key == "description"
-    }
+    return {key: value for key, value in words.options.items() if _is_key(key)}
+
+
+def _is_key(name: str) -> bool:
+    return name == "description" or pveschema.kind_of(name) is not None
 
 
 def _list(tree: Tree, words: Words) -> int:
@@ -143,12 +142,24 @@ def _set(tree: Tree, words: Words) -> int:
     if not configs.path_of(tree, vmid).exists():
         raise MissingGuest(tree.settings.name, vmid)
     changes: dict[str, str | None] = dict(edits.validated(tree, _keys(words), usage=words.usage))
-    changes |= dict.fromkeys(pveschema.split_list(words.options.get("delete", "")))
+    changes |= dict.fromkeys(_deletions(words))
     if not changes:
         raise Fault(f"no options specified\n{words.usage}")
     digest = words.options.get("digest", "")
     edits.change(tree, vmid, changes, digest=digest, skiplock=words.flag("skiplock"))
     return 0
+
+
+def _deletions(words: Words) -> list[str]:
+    """The keys to delete. BadParameter."""
+    keys = list(pveschema.split_list(words.options.get("delete", "")))
+    for key in keys:
+        if not _is_key(key):
+            raise BadParameter("delete", f"unknown option '{key}'", usage=words.usage)
+        if key in words.options:
+            both = f"you can't use '-{key}' and '-delete {key}' at the same time"
+            raise BadParameter("delete", both, usage=words.usage)
+    return keys
 
 
 def _destroy(tree: Tree, words: Words) -> int:
@@ -226,7 +237,9 @@ def _monitor_command(name: str) -> Callable[[Tree, Words], int]:
 
     def run(tree: Tree, words: Words) -> int:
         vmid = words.vmid()
-        configs.check_lock(configs.load(tree, vmid))
+        file = configs.load(tree, vmid)
+        if not words.flag("skiplock"):
+            configs.check_lock(file)
         if not guest_pid(tree, vmid):
             raise Fault(f"VM {vmid} not running")
         try:
@@ -256,20 +269,20 @@ _POWER = ("skiplock", _AS_HA)
 
 COMMANDS: Mapping[str, Command] = {
     "cleanup": Command(_cleanup, "<vmid> <clean-shutdown> <guest-requested>"),
-    "clone": Command(_clone, "<vmid> <newid>", known=("name", "snapname"), flags=("full",)),
+    "clone": Command(_clone, "<vmid> <newid>", known=("name",), flags=("full",)),
     "config": Command(_config, known=("snapshot",), flags=("current",)),
     "create": Command(_create, flags=("start",), takes_keys=True),
-    "destroy": Command(_destroy, flags=("purge", "skiplock")),
+    "destroy": Command(_destroy, flags=("purge",)),
     "list": Command(_list, "", flags=("full",)),
     "pending": Command(_pending),
     "reboot": Command(_reboot, known=("timeout",)),
     "reset": Command(_monitor_command("system_reset"), flags=("skiplock",)),
     "resume": Command(_monitor_command("cont"), flags=("skiplock",)),
-    "set": Command(_set, known=_CONTROL, flags=("skiplock", "force"), takes_keys=True),
-    "showcmd": Command(_showcmd, flags=("pretty",)),
+    "set": Command(_set, known=("delete", "digest"), flags=("skiplock",), takes_keys=True),
+    "showcmd": Command(_showcmd),
     "shutdown": Command(_shutdown, known=("timeout",), flags=(*_POWER, "forceStop", "keepActive")),
-    "start": Command(_start, known=("timeout",), flags=_POWER),
-    "status": Command(_status, flags=("verbose",)),
+    "start": Command(_start, flags=_POWER),
+    "status": Command(_status),
     "stop": Command(_stop, known=("timeout",), flags=(*_POWER, "keepActive")),
     "suspend": Command(_monitor_command("stop"), flags=("skiplock",)),
     "template": Command(_template),

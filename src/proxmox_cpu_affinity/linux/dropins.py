@@ -1,0 +1,83 @@
+"""Drop-ins that confine a guest's scope from QEMU's first instruction on.
+
+`/run/systemd/system/VMID.scope.d/50-proxmox-cpu-affinity.conf` holds AllowedCPUs while a start is
+under way, never longer: one that stands breaks a later start of a guest that was given `affinity:`
+meanwhile, since taskset(1) may not leave the scope's cpuset. The directory stays: systemd honours
+a file in a directory that it knew at its last daemon-reload, even an empty one, and ignores one in
+a new directory (systemd 252 and 257).
+"""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.errors import StoreError
+from proxmox_cpu_affinity.model.ids import Vmid, vmid_of
+
+FOLDER = "run/systemd/system"
+FILE = "50-proxmox-cpu-affinity.conf"
+_SUFFIX = ".scope.d"
+
+
+@dataclass(frozen=True, slots=True)
+class DropIns:
+    """Our drop-ins below one root."""
+
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.root / FOLDER
+
+    def directories(self) -> frozenset[Vmid]:
+        """Guests whose scope has a drop-in directory, ours or not."""
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return frozenset()
+        found = (vmid_of(n.removesuffix(_SUFFIX)) for n in names if n.endswith(_SUFFIX))
+        return frozenset(vmid for vmid in found if vmid is not None)
+
+    def prepare(self, vmids: Iterable[Vmid]) -> frozenset[Vmid]:
+        """Make the empty directories that are missing; which these were."""
+        missing = frozenset(vmids) - self.directories()
+        for vmid in missing:
+            self._directory(vmid).mkdir(mode=0o755, exist_ok=True)
+        return missing
+
+    def write(self, vmid: Vmid, cpus: CpuSet) -> None:
+        """Confine the guest's next scope. StoreError; the directory must be there."""
+        file = self._directory(vmid) / FILE
+        fresh = file.with_name(f".{FILE}.new")  # systemd reads *.conf only
+        try:
+            fresh.write_text(f"[Scope]\nAllowedCPUs={str(cpus).replace(',', ' ')}\n")
+            fresh.replace(file)
+        except OSError as error:
+            raise StoreError(f"the drop-in of {vmid} cannot be written: {error.strerror}") from None
+
+    def delete(self, vmid: Vmid) -> bool:
+        """Take the file away, keep the directory; whether there was one."""
+        try:
+            (self._directory(vmid) / FILE).unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def standing(self) -> frozenset[Vmid]:
+        """Guests for which a drop-in stands now."""
+        return frozenset(v for v in self.directories() if (self._directory(v) / FILE).exists())
+
+    def clean(self, *, directories: bool = False) -> int:
+        """Delete every drop-in of ours (and empty directories, on removal); how many there were."""
+        count = sum(self.delete(vmid) for vmid in self.directories())
+        if directories:
+            for vmid in self.directories():
+                with suppress(OSError):
+                    self._directory(vmid).rmdir()
+        return count
+
+    def _directory(self, vmid: Vmid) -> Path:
+        return self.folder / f"{vmid}{_SUFFIX}"
