@@ -27,7 +27,7 @@ def strange(text: str) -> AffinityError:
 
 def read(kind: type[T], value: object) -> T:
     """The value as a wire type. AffinityError."""
-    made = _made(kind, value, "the answer")
+    made = _made(kind, value, kind.__name__)
     assert isinstance(made, kind)
     return made
 
@@ -35,7 +35,7 @@ def read(kind: type[T], value: object) -> T:
 def read_list(kind: type[T], value: object) -> list[T]:
     """A list of wire values. AffinityError."""
     if not isinstance(value, list):
-        raise strange("the answer")
+        raise strange(f"no list of {kind.__name__}")
     return [read(kind, entry) for entry in value]
 
 
@@ -66,8 +66,9 @@ def _dataclass(kind: type, value: object, where: str) -> object:
         raise strange(where)
     given = {}
     for field in dataclasses.fields(kind):
+        here = f"{where}, {field.name}"
         if field.name in value:
-            given[field.name] = _made(_hints(kind)[field.name], value[field.name], field.name)
+            given[field.name] = _made(_hints(kind)[field.name], value[field.name], here)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise strange(f"{field.name} is missing")
+            raise strange(f"{here} is missing")
     return kind(**given)

@@ -52,7 +52,8 @@ class _WithExamples:
         program = ctx.find_root().info_name
         with formatter.section("Examples" if len(self.examples) > 1 else "Example"):
             for example in self.examples:
-                formatter.write_text(f"{program} {example}")
+                indent = " " * formatter.current_indent  # never wrapped: it is to be copied
+                formatter.write(f"{indent}{program} {example}\n")
 
 
 class Command(_WithExamples, click.Command):
@@ -74,9 +75,8 @@ class Command(_WithExamples, click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         session = ctx.find_object(Session)
         assert session is not None
-        quiet = ctx.params.get("quiet", False)
-        if self.needs_root and session.real and os.geteuid() != 0 and not quiet:
-            ui.warn("this needs root, and may fail or show less without")
+        if self.needs_root and not ctx.params.get("quiet"):
+            warn_without_root(session)
         if self.needs_pve:
             require_pve(session)
         return super().invoke(ctx)
@@ -90,6 +90,11 @@ class Group(_WithExamples, click.Group):
     def __init__(self, *args: Any, examples: Sequence[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
+
+
+def warn_without_root(session: Session) -> None:
+    if session.real and os.geteuid() != 0:
+        ui.warn("not running as root: much of this will fail or be left out")
 
 
 def require_pve(session: Session) -> None:

@@ -25,28 +25,27 @@ def host_map(
     letters = {vmid: LETTERS[i] if i < len(LETTERS) else BEYOND for i, vmid in enumerate(held)}
     signs = _signs(topology, held, usable, letters)
     labels, cores = [], []
-    for package, node, group in _levels(topology):
-        here = _cpus(topology, package, node, group)
+    for (package, node, group), here in _levels(topology).items():
         labels.append((f"package {package}", f"node {node}", f"cache group {group}"))
-        cores.append(["".join(signs[cpu] for cpu in core & here) for core in topology.cores])
+        drawn = ("".join(signs[cpu] for cpu in core & here) for core in topology.cores)
+        cores.append([core for core in drawn if core])
     sizes = [max(map(len, column)) for column in zip(*labels, strict=True)]
     lines = []
     for label, words in zip(labels, cores, strict=True):
         head = "  ".join(part.ljust(size) for part, size in zip(label, sizes, strict=True))
-        rows = _wrapped([word for word in words if word], width - len(head) - 2)
+        rows = _wrapped(words, width - len(head) - 2)
         lines.append(f"{head}  {rows[0]}")
         lines += [" " * (len(head) + 2) + row for row in rows[1:]]
     return [*lines, "", *_legend(letters, set("".join(signs.values())), width)]
 
 
-def _levels(topology: Topology) -> list[tuple[int, NodeId, int]]:
-    """Package, node and cache group together, as far as they have online CPUs, in order."""
-    return sorted({(p.package, p.node, p.llc) for p in topology.places})
-
-
-def _cpus(topology: Topology, package: int, node: NodeId, group: int) -> CpuSet:
-    level = (package, node, group)
-    return CpuSet.of(p.cpu for p in topology.places if (p.package, p.node, p.llc) == level)
+def _levels(topology: Topology) -> dict[tuple[int, NodeId, int], CpuSet]:
+    """The CPUs of each package, node and cache group together, in order."""
+    levels: dict[tuple[int, NodeId, int], CpuSet] = {}
+    for place in sorted(topology.places, key=lambda p: (p.package, p.node, p.llc)):
+        level = (place.package, place.node, place.llc)
+        levels[level] = levels.get(level, EMPTY) | CpuSet(1 << place.cpu)
+    return levels
 
 
 def _signs(

@@ -32,8 +32,10 @@ class Described:
 
 
 def this_host(tree: Tree) -> Described:
-    """The host below the root."""
+    """The host below the root. UsageError where there is none."""
     topology = parse_topology(capture_sysfs(tree))
+    if not topology.online:
+        raise UsageError(f"{tree.root} holds no host: its sys names no CPU that is online")
     return Described(topology, predicted(topology), own_cpus())
 
 
@@ -60,6 +62,8 @@ def _captured(text: str, name: str) -> Described:
         topology = parse_topology(found.files)
     except SyntaxFault as fault:
         raise SyntaxFault(fault.text, where=name, hint=fault.hint) from None
+    if not topology.online:
+        raise SyntaxFault("its files name no CPU that is online", where=name)
     if found.latency_ns is None:
         return Described(topology, predicted(topology))
     if len(found.latency_ns) != len(topology.online):

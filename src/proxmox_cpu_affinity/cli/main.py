@@ -40,8 +40,8 @@ COMMANDS = {
     "plan": Entry("plan", "Show where guests would go; changes nothing."),
     "cpuinfo": Entry("cpuinfo", "Measure the latency between the CPUs of this host."),
     "sim": Entry("sim", "A simulated Proxmox VE node, to try everything on."),
-    "demo": Entry("demo", "Show the whole thing at work on a simulated node."),
-    "completion": Entry("completion", "Print a shell's completion script.", hidden=True),
+    "demo": Entry("demo", "Show the main job on a simulated Proxmox VE node."),
+    "completion": Entry("completion", "Print the completion script of a shell.", hidden=True),
 }
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 Row = Sequence[object]
 GAP = "  "
@@ -16,11 +17,17 @@ _EVERY = 0.2  # seconds between two states of a progress line
 
 
 def prepare() -> None:
-    """Let no character that the terminal's encoding lacks end a command."""
+    """Let no output that is closed, and no character that its encoding lacks, end a command."""
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def flush() -> None:

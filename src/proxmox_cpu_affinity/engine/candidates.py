@@ -11,12 +11,11 @@ import numpy as np
 
 from proxmox_cpu_affinity.engine.facts import Bools, Floats, Host, Ints
 from proxmox_cpu_affinity.engine.occupancy import Load
-from proxmox_cpu_affinity.engine.price import Prices
+from proxmox_cpu_affinity.engine.price import SPREAD, Prices
 from proxmox_cpu_affinity.engine.trace import Terms
 
 GROUPS_KEPT = 16  # cache groups that are looked into
 SEEDS_KEPT = 2  # starting CPUs of each
-SPREAD = 0.002  # price of a vCPU of load in a used cache group
 EQUAL = 1e-9  # costs nearer than this are the same: sums of the same terms in another order
 
 
@@ -33,9 +32,7 @@ class Board:
 
 def board(host: Host, load: Load, prices: Prices, last_start: int | None) -> Board:
     """Put the figures into the order of turn, which begins behind the last starting CPU."""
-    count = len(host.cpus)
-    first = 0 if last_start is None else int(np.searchsorted(np.array(host.cpus), last_start + 1))
-    order = np.roll(np.arange(count, dtype=np.int64), -(first % count))
+    order = np.roll(host.sequence, -_next(host, last_start))
     groups = int(host.group.max()) + 1
     return Board(
         order=order,
@@ -46,19 +43,26 @@ def board(host: Host, load: Load, prices: Prices, last_start: int | None) -> Boa
     )
 
 
+def _next(host: Host, last_start: int | None) -> int:
+    """Where the turn goes on in the host's sequence; for a CPU that is gone, at its successor."""
+    if last_start is None:
+        return 0
+    index = int(np.searchsorted(np.array(host.cpus), last_start)) % len(host.cpus)
+    place = int(np.flatnonzero(host.sequence == index)[0])
+    return place + 1 if host.cpus[index] == last_start else place
+
+
 def ranked_groups(here: Board, vcpus: int) -> list[int]:
     """Cache groups by the price of their cheapest CPUs (as many as the guest has vCPUs), lower
-    first. Equal ones in turn: the group of the last start comes last."""
+    first; equal ones in turn."""
     found: list[tuple[float, int, int]] = []
     turn = {int(g): place for place, g in reversed(list(enumerate(here.group)))}
-    behind = int(here.group[-1])
     for group, first in turn.items():
         prices = here.cpu[here.group == group]
         cheapest = np.sort(prices[np.isfinite(prices)])[:vcpus]
         if len(cheapest):
             missing = (vcpus - len(cheapest)) * float(here.cpu[np.isfinite(here.cpu)].mean())
-            later = len(here.cpu) if group == behind else first
-            found.append((round(float(cheapest.sum()) + missing, 9), later, group))
+            found.append((round(float(cheapest.sum()) + missing, 9), first, group))
     return [group for _, _, group in sorted(found)][:GROUPS_KEPT]
 
 

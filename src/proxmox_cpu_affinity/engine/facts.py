@@ -47,6 +47,7 @@ class Host:
     group: Annotated[Ints, "n, index of the cache group"]
     efficiency: Annotated[Bools, "n"]
     is_usable: Annotated[Bools, "n"]
+    sequence: Annotated[Ints, "n, indexes: the first CPU of each cache group, then the second"]
 
     def indexes(self, cpus: CpuSet) -> Ints:
         """Array indexes of those of these CPUs that are online."""
@@ -94,6 +95,7 @@ def compile_host(
     count = len(cpus)
     places = [topology.place(cpu) for cpu in cpus]
     core = np.array([p.core for p in places], dtype=np.int64)
+    group = np.array([p.llc for p in places], dtype=np.int64)
     sibling = (core[:, None] == core[None, :]) & ~np.eye(count, dtype=np.bool_)
     widest = max((int(row.sum()) for row in sibling), default=0)
     siblings = np.full((count, widest), count, dtype=np.int64)
@@ -110,7 +112,15 @@ def compile_host(
         sibling=sibling,
         siblings=siblings,
         core=core,
-        group=np.array([p.llc for p in places], dtype=np.int64),
+        group=group,
         efficiency=np.array([p.kind is not CoreKind.PERFORMANCE for p in places], dtype=np.bool_),
         is_usable=np.array([cpu in usable for cpu in cpus], dtype=np.bool_),
+        sequence=_sequence(group),
     )
+
+
+def _sequence(group: Ints) -> Ints:
+    """Round the cache groups: keys are a CPU's place within its group, then the group."""
+    place = np.array([int((group[:i] == g).sum()) for i, g in enumerate(group)], dtype=np.int64)
+    sequence: Ints = np.lexsort((group, place)).astype(np.int64)
+    return sequence

@@ -18,12 +18,13 @@ class Load:
 
 
 def load_of(host: Host, occupancy: Occupancy) -> Load:
-    """Sum the placements up. A guest of more vCPUs than CPUs loads its CPUs evenly."""
+    """Sum the placements up, whatever their order. A guest of more vCPUs than CPUs loads its CPUs
+    evenly."""
     index = {cpu: i for i, cpu in enumerate(host.cpus)}
     vcpus = np.zeros(len(host.cpus))
     exclusive = np.zeros(len(host.cpus), dtype=np.bool_)
     used = 0
-    for placement in occupancy.placements:
+    for placement in sorted(occupancy.placements, key=lambda p: p.vmid):
         here = [index[cpu] for cpu in placement.home if cpu in index]
         count = max(len(placement.order), len(placement.home))
         used += count
@@ -33,7 +34,7 @@ def load_of(host: Host, occupancy: Occupancy) -> Load:
             exclusive[here] = True
             for i in here:
                 exclusive[host.sibling[i]] = True
-    for cpu, amount in occupancy.outside:
+    for cpu, amount in sorted(occupancy.outside):
         if cpu in index:
             vcpus[index[cpu]] += amount
     return Load(vcpus, exclusive, used)

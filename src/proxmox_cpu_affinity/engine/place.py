@@ -6,7 +6,7 @@ import numpy as np
 
 from proxmox_cpu_affinity.engine import candidates, round_robin
 from proxmox_cpu_affinity.engine.facts import Host, Ints, Occupancy, Turn
-from proxmox_cpu_affinity.engine.occupancy import load_of
+from proxmox_cpu_affinity.engine.occupancy import Load, load_of
 from proxmox_cpu_affinity.engine.price import prices
 from proxmox_cpu_affinity.engine.trace import Candidate, Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
@@ -92,7 +92,7 @@ def _balanced(host: Host, others: Occupancy, turn: Turn, request: Request) -> tu
             [int(here.order[p]) for p in members] for members in _distinct(ranked)[:SHOWN]
         )
     )
-    kept = _kept(host, here, request, winner)
+    kept = _kept(host, here, load, request, winner)
     if kept is not None:
         placed = placement_of(host.topology, request, kept, kept.first())
         return Decision(placed, shown, "its old place: nothing is clearly better"), turn
@@ -102,16 +102,19 @@ def _balanced(host: Host, others: Occupancy, turn: Turn, request: Request) -> tu
     )
 
 
-def _kept(host: Host, here: candidates.Board, request: Request, winner: Ints) -> CpuSet | None:
-    """The guest's old place, if it still fits and the winner is not clearly cheaper."""
+def _kept(
+    host: Host, here: candidates.Board, load: Load, request: Request, winner: Ints
+) -> CpuSet | None:
+    """The guest's old place, if it still fits and the winner is not clearly cheaper. However
+    large the guest, it does not go on sharing a CPU that it needs not share."""
     old = request.previous
     if old is None or len(old) != request.vcpus or not old <= host.usable:
         return None
-    position = {int(index): place for place, index in enumerate(here.order)}
-    members = np.array([position[int(index)] for index in host.indexes(old)], dtype=np.int64)
-    price = candidates.cost(here, members)
+    members = host.indexes(old)
+    shared = load.vcpus[members].sum() - load.vcpus[here.order[winner]].sum()
+    price = candidates.cost(here, np.argsort(here.order)[members])
     limit = candidates.cost(here, winner) + KEEP * request.vcpus
-    return old if np.isfinite(price) and price <= limit + candidates.EQUAL else None
+    return old if price <= limit + candidates.EQUAL and shared < 0.5 else None
 
 
 def _origin(host: Host, members: list[int]) -> str:

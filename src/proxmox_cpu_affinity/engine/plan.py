@@ -23,9 +23,11 @@ def plan(host: Host, occupancy: Occupancy, turn: Turn, requests: Sequence[Reques
     """Place the requests in turn beside what stands. Nothing is changed."""
     decisions: list[Decision] = []
     refused: list[tuple[Vmid, str]] = []
-    asked = sum(request.vcpus for request in requests)
-    standing = sum(len(p.order) for p in occupancy.placements)
-    here = replace(occupancy, configured_vcpus=max(occupancy.configured_vcpus, standing + asked))
+    asked = {request.vmid: request.vcpus for request in requests}
+    standing = sum(len(p.order) for p in occupancy.placements if p.vmid not in asked)
+    here = replace(
+        occupancy, configured_vcpus=max(occupancy.configured_vcpus, standing + sum(asked.values()))
+    )
     for request in requests:
         try:
             decision, turn = place(host, here, turn, request)

@@ -2,7 +2,8 @@
 
 A counter moves on by one, modulo the number of CPUs, before each new selection; the set is that
 CPU and its n - 1 nearest by latency. A guest already selected with the same n keeps its set.
-Occupancy plays no part. A guest of more vCPUs than CPUs is refused.
+Occupancy plays no part. A guest of more vCPUs than CPUs is refused. The CPUs it selects among are
+the usable ones: what is reserved was not known to that project.
 """
 
 from dataclasses import replace
@@ -13,7 +14,7 @@ from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import UnplaceableError
 from proxmox_cpu_affinity.model.guest import Request
 from proxmox_cpu_affinity.model.ids import Cpu
-from proxmox_cpu_affinity.model.latency import LatencyMatrix
+from proxmox_cpu_affinity.model.latency import LatencyMatrix, restricted
 from proxmox_cpu_affinity.model.placement import Placement
 
 
@@ -27,18 +28,20 @@ def select(matrix: LatencyMatrix, counter: int, vcpus: int) -> tuple[tuple[Cpu, 
 
 def place(host: Host, turn: Turn, request: Request) -> tuple[Decision, Turn]:
     """The Go project's answer as a placement. UnplaceableError for more vCPUs than CPUs."""
-    if request.vcpus > len(host.cpus):
+    if request.vcpus > len(host.usable):
         raise UnplaceableError(
-            f"{request.vcpus} vCPUs are more than the {len(host.cpus)} CPUs of this host; "
+            f"{request.vcpus} vCPUs are more than the {len(host.usable)} usable CPUs; "
             "strategy round-robin leaves such a guest alone",
             hint="PCA_STRATEGY=balanced gives it all CPUs",
         )
     old = request.previous
-    if old is not None and len(old) == request.vcpus and old <= host.topology.online:
+    if old is not None and len(old) == request.vcpus and old <= host.usable:
         return Decision(
             _placement(request, tuple(old)), (), "selected before: it keeps its set"
         ), turn
-    chosen, counter = select(host.matrix, turn.counter, request.vcpus)
+    whole = host.usable == host.topology.online
+    matrix = host.matrix if whole else restricted(host.matrix, host.usable)
+    chosen, counter = select(matrix, turn.counter, request.vcpus)
     reason = f"CPU {chosen[0]} is next in turn, with its nearest neighbours"
     return Decision(_placement(request, chosen), (), reason), replace(turn, counter=counter)
 

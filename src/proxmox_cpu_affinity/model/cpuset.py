@@ -73,7 +73,7 @@ class CpuSet:
         return self.mask != 0
 
     def __contains__(self, cpu: int) -> bool:
-        return bool(self.mask >> cpu & 1)
+        return cpu >= 0 and bool(self.mask >> cpu & 1)
 
     def __or__(self, other: "CpuSet") -> "CpuSet":
         return CpuSet(self.mask | other.mask)

@@ -25,6 +25,7 @@ class Tracked:
     # Masks before we changed any, to undo; None: not looked yet; empty: adopted, nobody knows.
     found: tuple[tuple[Tid, CpuSet], ...] | None = None
     decision: Decision | None = None  # None for a guest that was adopted
+    void: bool = False  # round-robin: measured anew since, so its next start selects anew
 
     @property
     def running(self) -> bool:
@@ -40,6 +41,9 @@ class State:
     configs: Mapping[Vmid, GuestConfig] = field(default_factory=dict)
     tracked: Mapping[Vmid, Tracked] = field(default_factory=dict)
     released: frozenset[Vmid] = frozenset()  # undone by hand: left alone until the next start
+    # The runs in which these were let go; not known of one that was before the service.
+    released_runs: Mapping[Vmid, GuestProcess] = field(default_factory=dict)
+    refused: Mapping[Vmid, str] = field(default_factory=dict)  # why a guest has no placement
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)  # of stopped guests
     turn: Turn = field(default_factory=Turn)
     adopt: bool = False  # the state was lost: believe the masks of running guests, once
@@ -51,6 +55,11 @@ class State:
     def excluded(self, vmid: Vmid) -> bool:
         """Known not to be ours. A guest whose configuration cannot be found is not."""
         return vmid in self.configs and not self.managed(vmid)
+
+    def left_alone(self, process: GuestProcess) -> bool:
+        """Whether this run of a guest was let go by hand."""
+        vmid = process.vmid
+        return vmid in self.released and self.released_runs.get(vmid, process) == process
 
     def occupancy(self) -> Occupancy:
         """Who holds which CPU now, and how many vCPUs all configured, managed guests have."""
@@ -67,8 +76,32 @@ class State:
         tracked = self.tracked.get(vmid)
         if tracked is None:
             return self
+        place = {} if tracked.void else {vmid: tracked.placement.home}
         return replace(
             self,
             tracked={v: t for v, t in self.tracked.items() if v != vmid},
-            last_places={**self.last_places, vmid: tracked.placement.home},
+            last_places={**self.last_places, **place},
         )
+
+    def without_selections(self) -> "State":
+        """Forget where guests were; those that have a placement keep it until they stop."""
+        tracked = {v: replace(t, void=True) for v, t in self.tracked.items()}
+        return replace(self, tracked=tracked, last_places={})
+
+    def with_released(self, process: GuestProcess) -> "State":
+        """This run of a guest was let go by hand."""
+        return replace(
+            self,
+            released=self.released | {process.vmid},
+            released_runs={**self.released_runs, process.vmid: process},
+        )
+
+    def without_released(self, vmid: Vmid) -> "State":
+        return replace(
+            self,
+            released=self.released - {vmid},
+            released_runs={v: p for v, p in self.released_runs.items() if v != vmid},
+        )
+
+    def without_refusal(self, vmid: Vmid) -> "State":
+        return replace(self, refused={v: t for v, t in self.refused.items() if v != vmid})

@@ -204,7 +204,7 @@ async def release(paths: Paths, current: Settings) -> None:
 
 def run(argv: Sequence[str]) -> int:
     given = arguments(argv)
-    paths = Paths(Path(given.root or os.environ.get("PCA_ROOT") or "/"))
+    paths = Paths(Path(given.root or os.environ.get("PCA_ROOT") or "/").resolve())
     current, warnings = read_settings(given, paths)
     for folder, mode in ((paths.run, 0o755), (paths.lib, 0o700)):
         folder.mkdir(mode=mode, parents=True, exist_ok=True)

@@ -95,9 +95,10 @@ def plan(
     reserved: str | None,
     as_json: bool,
 ) -> int:
-    """Show where guests would go if they were started one after the other on an empty host.
+    """Show where guests would go; changes nothing.
 
-    Exit status 1 if no guest can be placed, 3 if only some can.
+    As if they were started one after the other on an empty host. Exit status 1 if no guest can be
+    placed, 3 if only some can.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread for each CPU
     from proxmox_cpu_affinity.cli.hosts import named_host, this_host

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,8 +14,8 @@ from proxmox_cpu_affinity.model.errors import UsageError
 class _FreeCommand(Command):
     """They run as any user."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, needs_root=False, **kwargs)  # type: ignore[arg-type]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, needs_root=False, **kwargs)
 
 
 class _FreeGroup(Group):
@@ -57,7 +58,10 @@ def create(*, directory: Path, model: str, guests: str | None, host: str | None)
     from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
     from proxmox_cpu_affinity.sim.settings import GuestKind, PostStop
 
-    files = None if host is None else generate(parse_spec(host))
+    files = None
+    if host is not None:
+        whole = generate(parse_spec(host))
+        files = {f"/{path}": text for path, text in whole.items() if path.startswith("sys/")}
     made = node.create(
         directory,
         guest=None if guests is None else GuestKind(guests),
@@ -116,10 +120,12 @@ def run(*, directory: Path, words: Sequence[str]) -> int:
     from proxmox_cpu_affinity.sim.layout import PROGRAMS
     from proxmox_cpu_affinity.sim.node import Node
 
-    program, *rest = (*words[words[:1] == ("--",) :], "")
-    if program not in PROGRAMS:
-        raise UsageError(f"{program!r} is no program of the node: {', '.join(PROGRAMS)}")
-    done = Node(directory).run(program, *rest)
+    if words[:1] == ("--",):
+        words = words[1:]
+    if not words or words[0] not in PROGRAMS:
+        named = repr(words[0]) if words else "nothing"
+        raise UsageError(f"{named} is no program of the node: {', '.join(PROGRAMS)}")
+    done = Node(directory).run(words[0], *words[1:])
     ui.raw(done.stdout)
     ui.relay(done.stderr)
     return done.returncode

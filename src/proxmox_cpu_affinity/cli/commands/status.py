@@ -8,7 +8,13 @@ import click
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.answers import read, read_list, strange
 from proxmox_cpu_affinity.cli.client import Client, client_of
-from proxmox_cpu_affinity.cli.command import Group, Session, as_json, socket
+from proxmox_cpu_affinity.cli.command import (
+    Group,
+    Session,
+    as_json,
+    socket,
+    warn_without_root,
+)
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.errors import UsageError
 
@@ -40,6 +46,7 @@ def status(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -> None
     if ctx.invoked_subcommand is not None:
         return
     client = _client(ctx, socket)
+    warn_without_root(ctx.obj)
     if as_json:
         ui.document(client.get("status"))
         return
@@ -69,7 +76,7 @@ def ping(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def core_ranking(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -> None:
-    """For each CPU the others, nearest first, one way in ns."""
+    """For each CPU the others, nearest first."""
     answer = _client(ctx, socket).get("core_ranking")
     if _json(ctx, as_json=as_json):
         ui.document(answer)
@@ -199,7 +206,7 @@ def _counted(count: int, noun: str) -> str:
 
 def _affinity_rows(answer: object) -> list[ui.Row]:
     if not isinstance(answer, Mapping) or not all(isinstance(c, list) for c in answer.values()):
-        raise strange("the answer")
+        raise strange("no CPUs by VMID")
     held = sorted((int(vmid), cpus) for vmid, cpus in answer.items())
     return [(vmid, ",".join(map(str, cpus))) for vmid, cpus in held]
 

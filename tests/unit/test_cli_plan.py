@@ -1,0 +1,211 @@
+"""`plan` on hosts that are not this one: its answer, its statuses, and what its words lack."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from proxmox_cpu_affinity.cli.main import main
+from proxmox_cpu_affinity.formats import snapshot
+from proxmox_cpu_affinity.formats.snapshot import Snapshot
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
+
+HOST = "generated:2x2x4x2"
+HOSTS = Path(__file__).parents[1] / "hosts"
+
+
+class Said:
+    """What one run said."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status = status
+        self.out = out
+        self.err = err
+
+    @property
+    def guests(self) -> Mapping[int, Mapping[str, object]]:
+        return {guest["vmid"]: guest for guest in json.loads(self.out)["guests"]}
+
+    def cpus(self, vmid: int) -> CpuSet:
+        return CpuSet.parse(str(self.guests[vmid]["cpus"]))
+
+
+def run(capsys: pytest.CaptureFixture[str], root: Path, *words: str) -> Said:
+    status = main(["--root", str(root), "plan", *words])
+    return Said(status, *capsys.readouterr())
+
+
+def test_guests_get_as_many_cpus_as_vcpus_in_one_cache_group_and_none_twice(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = [f"--guest={vmid}:4" for vmid in (100, 101, 102, 103)]
+    said = run(capsys, tmp_path, "--host", HOST, *words, "--json")
+    assert said.status == 0
+    sets = [said.cpus(vmid) for vmid in (100, 101, 102, 103)]
+    assert [len(cpus) for cpus in sets] == [4, 4, 4, 4]
+    assert len(sets[0] | sets[1] | sets[2] | sets[3]) == 16
+    for vmid, guest in said.guests.items():
+        assert isinstance(guest["start"], int)
+        assert guest["start"] in said.cpus(vmid)
+        assert isinstance(guest["cache_groups"], list)
+        assert len(guest["cache_groups"]) == 1
+        assert list(guest)[:6] == ["vmid", "vcpus", "cpus", "start", "reason", "warnings"]
+    whole = json.loads(said.out)
+    assert list(whole)[:2] == ["guests", "overlap"]
+    assert whole["overlap"] == ""
+    assert whole["strategy"] == "balanced"
+
+
+def test_text_has_columns_a_map_and_talk_apart(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = run(capsys, tmp_path, "--host", "generated:1x2x2x2", "--guest", "100:2")
+    lines = said.out.splitlines()
+    assert lines[0].split() == [
+        *("VMID", "vCPUs", "CPUs", "Start", "Cache-Groups", "Nodes", "Reason"),
+    ]
+    assert lines[1].split()[:2] == ["100", "2"]
+    assert sum(line.startswith("package 0  node 0  cache group") for line in lines) == 2
+    assert lines[-1].startswith("A 100   . free")
+    latencies = "predicted from the topology, nothing measured"
+    assert said.err == f"strategy balanced; latencies: {latencies}\n"
+
+
+def test_reserved_cpus_are_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = run(
+        capsys, tmp_path, "--host", HOST, "--reserved", "0-7,16-23", "--guest=100:99", "--json"
+    )
+    assert said.cpus(100) == CpuSet.parse("8-15,24-31")
+    assert "99 vCPUs on 16 usable CPUs" in str(said.guests[100]["warnings"])
+
+
+def test_round_robin_begins_behind_cpu_0_and_goes_round(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = [f"--guest={vmid}:1" for vmid in range(100, 104)]
+    said = run(
+        capsys, tmp_path, "--host=generated:1x1x3x1", "--strategy=round-robin", *words, "--json"
+    )
+    assert [str(said.cpus(vmid)) for vmid in range(100, 104)] == ["1", "2", "0", "1"]
+    assert json.loads(said.out)["overlap"] == "1"
+
+
+def test_status_says_whether_all_some_or_none_can_be_placed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    few = ("--host=generated:1x1x2x1", "--strategy=round-robin")
+    assert run(capsys, tmp_path, *few, "--guest=100:2").status == 0
+    some = run(capsys, tmp_path, *few, "--guest=100:2", "--guest=101:3", "--json")
+    assert some.status == 3
+    assert some.guests[101]["start"] is None
+    assert "3 vCPUs are more than the 2 " in str(some.guests[101]["reason"])
+    assert run(capsys, tmp_path, *few, "--guest=101:3").status == 1
+    nothing_left = ("--host=generated:1x1x2x1", "--reserved=0-1", "--guest=100:1")
+    assert run(capsys, tmp_path, *nothing_left).status == 1
+
+
+def test_a_snapshot_s_own_latencies_decide(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    near = {(0, 3): 10.0, (1, 2): 11.0}
+    rows = tuple(
+        tuple(0.0 if i == j else near.get((min(i, j), max(i, j)), 90.0) for j in range(4))
+        for i in range(4)
+    )
+    files = generate(parse_spec("1x1x4x1"))
+    file = tmp_path / "host.json"
+    file.write_text(snapshot.to_text(Snapshot("made", "pairs far apart in number", files, rows)))
+    said = run(capsys, tmp_path, "--host", str(file), "--guest=100:2", "--guest=101:2", "--json")
+    assert said.status == 0
+    assert {str(said.cpus(100)), str(said.cpus(101))} == {"0,3", "1-2"}
+    assert json.loads(said.out)["latencies"] == "from the snapshot"
+
+
+@pytest.mark.parametrize("file", sorted(HOSTS.glob("*.json")), ids=lambda file: file.stem)
+def test_every_host_of_the_collection_can_be_planned_on(
+    file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = run(capsys, tmp_path, "--host", str(file), "--guest=100:1", "--guest=101:2", "--json")
+    assert said.status == 0, said.err
+    assert len(said.cpus(100)) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--guest", "100"], "'' is no number of vCPUs"),
+        (["--guest", "100:0"], "--guest 100:0: '0'"),
+        (["--guest", "100:x"], "'x' is no number of vCPUs"),
+        (["--guest", "100:1:1"], "'1:1'"),
+        (["--guest", "100:99999"], "'99999'"),
+        (["--guest", "99:1"], "'99' is no VMID"),
+        (["--guest", ":4"], "'' is no VMID"),
+        (["--guest", "100:1", "--guest", "100:2"], "guest 100 is given twice"),
+        (["--guest", "100:1", "--reserved", "3-1"], "--reserved 3-1"),
+        (["--guest", "100:1", "--host", "generated:2x2"], "'2x2'"),
+        (["--guest", "100:1", "--host", "generated:1x1x1x1+fast"], "+fast"),
+        (["--guest", "100:1", "--host", "/nowhere/host.json"], "--host /nowhere/host.json"),
+        ([], "no guest is named"),
+    ],
+)
+def test_wrong_words_are_usage_errors_that_name_the_part(
+    words: list[str], named: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = run(capsys, tmp_path, *words)
+    assert said.status == 2
+    assert said.out == ""
+    assert said.err.startswith("Error: ")
+    assert named in said.err
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "no host snapshot"),
+        (b"[]", "a host snapshot is a JSON object"),
+        (b'{"origin": "", "what": "", "files": {}, "cpus": 1}', "'cpus'"),
+        (b'{"origin": "", "what": "", "files": {}}', "no CPU that is online"),
+        (b"\xff\xfe", "no text"),
+    ],
+)
+def test_a_broken_host_file_is_named_with_its_fault(
+    content: bytes, named: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "host.json"
+    file.write_bytes(content)
+    said = run(capsys, tmp_path, "--host", str(file), "--guest=100:1")
+    assert said.status == 2
+    assert str(file) in said.err
+    assert named in said.err
+
+
+def test_a_matrix_of_another_size_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "host.json"
+    made = Snapshot("made", "", generate(parse_spec("1x1x4x1")), ((0.0, 1.0), (1.0, 0.0)))
+    file.write_text(snapshot.to_text(made))
+    said = run(capsys, tmp_path, "--host", str(file), "--guest=100:1")
+    assert said.status == 2
+    assert "2 rows for 4 online CPUs" in said.err
+
+
+def test_settings_of_the_host_are_its_service_s(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "etc/default/proxmox-cpu-affinity"
+    file.parent.mkdir(parents=True)
+    file.write_text("PCA_STRATEGY=round-robin\nPCA_RESERVED_CPUS=0\n")
+    said = run(capsys, tmp_path, "--host", HOST, "--guest=100:1", "--json")
+    assert json.loads(said.out)["strategy"] == "round-robin"
+    assert json.loads(said.out)["usable"] == "0-31"  # reserved CPUs are another host's
+    monkeypatch.setenv("PCA_STRATEGY", "balanced")
+    said = run(capsys, tmp_path, "--host", HOST, "--guest=100:1", "--json")
+    assert json.loads(said.out)["strategy"] == "balanced"
+    file.write_text("PCA_STRATEGY=best\n")
+    monkeypatch.delenv("PCA_STRATEGY")
+    said = run(capsys, tmp_path, "--host", HOST, "--guest=100:1")
+    assert said.status == 78
+    assert "line 1: PCA_STRATEGY" in said.err

@@ -1,0 +1,117 @@
+"""What is printed, where, and that nothing in it can move a terminal's cursor."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxmox_cpu_affinity.cli import ui
+
+CELLS = st.lists(st.tuples(st.text(), st.text(), st.text()), max_size=5)
+
+
+@settings(deadline=None)
+@given(text=st.text())
+def test_no_text_has_control_characters_left(text: str) -> None:
+    shown = ui.clean(text)
+    assert shown.isprintable()
+    if text.isprintable():
+        assert shown == text
+
+
+@settings(deadline=None)
+@given(rows=CELLS)
+def test_plain_columns_begin_below_their_headers(rows: list[tuple[str, str, str]]) -> None:
+    cells = [[ui.clean(cell) for cell in row] for row in rows]
+    headers = ("VMID", "Status", "Notes")
+    lines = list(ui.plain_table(headers, cells))
+    starts = [0]
+    for column in range(2):
+        widest = max(len(row[column]) for row in (headers, *cells))
+        starts.append(starts[-1] + widest + 2)
+    for line, row in zip(lines, (headers, *cells), strict=True):
+        assert line == line.rstrip()
+        for start, cell in zip(starts, row, strict=True):
+            assert line[start : start + len(cell)].rstrip() == cell.rstrip()
+
+
+def test_a_table_that_is_no_terminals_can_be_split(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.table(("VMID", "Hook-Status", "Notes"), [(100, "Skipped", "HA Managed"), (20001, "x", "")])
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert [re.split("  +", line) for line in said.out.splitlines()] == [
+        ["VMID", "Hook-Status", "Notes"],
+        ["100", "Skipped", "HA Managed"],
+        ["20001", "x"],
+    ]
+
+
+def test_talk_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    ui.talk("a\x1b[31mb")
+    ui.warn("w")
+    ui.error("e", "h")
+    ui.error("alone")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "a\\x1b[31mb\nWarning: w\nError: e\nHint: h\nError: alone\n"
+
+
+def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with ui.progress("measuring") as line:
+        for done in range(5):
+            line.show(done, 5)
+    assert capsys.readouterr() == ("", "")
+
+
+def on_terminal(code: str, columns: int, **environment: str) -> str:
+    """What a program prints whose outputs are a terminal."""
+    main, other = pty.openpty()
+    try:
+        env = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm", **environment}
+        with subprocess.Popen(
+            [sys.executable, "-c", f"from proxmox_cpu_affinity.cli import ui\n{code}"],
+            stdin=subprocess.DEVNULL,
+            stdout=other,
+            stderr=other,
+            env=env,
+        ) as process:
+            os.close(other)
+            other = -1
+            pieces = []
+            try:
+                while piece := os.read(main, 65536):
+                    pieces.append(piece)
+            except OSError:  # EIO: the other side is closed (pty(7))
+                pass
+            assert process.wait() == 0
+        return b"".join(pieces).decode()
+    finally:
+        os.close(main)
+        if other >= 0:
+            os.close(other)
+
+
+WIDE = "ui.table(('VMID', 'Notes'), [(100, 'word ' * 30), (101, '[b]x[/b]')])"
+
+
+def test_a_table_fits_the_terminal_and_takes_no_markup() -> None:
+    said = on_terminal(WIDE, 40, NO_COLOR="1")
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    assert all(len(line.rstrip()) <= 40 for line in bare.splitlines())
+    assert bare.split().count("word") == 30
+    assert "[b]x[/b]" in bare
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", said)
+
+
+def test_progress_on_a_terminal_ends_and_is_wiped() -> None:
+    said = on_terminal(
+        "with ui.progress('pair') as line:\n  for i in range(1, 9): line.show(i, 8)", 80
+    )
+    assert "pair 8 of 8" in said
+    assert said.endswith("\r\x1b[K")
+    assert "\n" not in said
