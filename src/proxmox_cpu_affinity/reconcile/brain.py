@@ -15,6 +15,7 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Save,
     Tell,
     Watch,
+    named,
 )
 from proxmox_cpu_affinity.reconcile.events import (
     Confirmed,
@@ -131,7 +132,7 @@ def _process_ended(state: State, process: GuestProcess) -> Result:
     tracked = state.tracked.get(process.vmid)
     if tracked is None or tracked.process != process:
         return state, ()
-    text = f"stopped: CPUs {tracked.placement.home} are free again"
+    text = f"stopped: {named(tracked.placement.home)} free again"
     return state.without_tracked(process.vmid), (Tell(Level.INFO, process.vmid, text), Save())
 
 
@@ -190,7 +191,8 @@ def _gone_forgotten(state: State, event: Scanned) -> State:
 def _expired(state: State, vmid: Vmid, now: float) -> Result:
     if now - state.tracked[vmid].since < RESERVED_FOR:
         return state, ()
-    text = f"announced {RESERVED_FOR:.0f} s ago and not started: its CPUs are free again"
+    home = named(state.tracked[vmid].placement.home)
+    text = f"announced {RESERVED_FOR:.0f} s ago and not started: {home} free again"
     return state.without_tracked(vmid), (Tell(Level.WARN, vmid, text), Save())
 
 
@@ -249,7 +251,7 @@ def _told_confined(confined: Confined) -> Tell:
     vmid = confined.process.vmid
     match confined.outcome:
         case Outcome.FULL:
-            text = f"{confined.threads} threads read back on CPUs {confined.wanted}"
+            text = f"{confined.threads} threads read back on {named(confined.wanted)}"
             return Tell(Level.INFO, vmid, text)
         case Outcome.PART:
             return Tell(Level.WARN, vmid, f"confined in part only: {_faults(confined)}")
@@ -275,10 +277,10 @@ def _told_free(event: SetFree) -> Tell:
 
 
 def _faults(confined: Confined) -> str:
-    named = [f"{fault.name} ({fault.tid}): {fault.reason}" for fault in confined.faults[:4]]
-    more = len(confined.faults) - len(named)
-    named += [f"and {more} more"] if more else []
-    return "; ".join(named) or "no thread was found"
+    words = [f"{fault.name} ({fault.tid}): {fault.reason}" for fault in confined.faults[:4]]
+    more = len(confined.faults) - len(words)
+    words += [f"and {more} more"] if more else []
+    return "; ".join(words) or "no thread was found"
 
 
 def _let_go_unmanaged(state: State) -> Result:

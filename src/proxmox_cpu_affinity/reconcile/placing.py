@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from proxmox_cpu_affinity.engine.facts import Host
 from proxmox_cpu_affinity.engine.place import in_order, place
+from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import UnplaceableError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Policy, Request, Thread
@@ -21,6 +22,7 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Tell,
     Undo,
     Watch,
+    named,
 )
 from proxmox_cpu_affinity.reconcile.state import State, Tracked
 
@@ -31,8 +33,8 @@ def request_for(config: GuestConfig, previous: CpuSet | None) -> Request:
     """What a guest's configuration asks for."""
     warnings: tuple[str, ...] = ()
     if len(config.policies) > 1:
-        named = " and ".join(f"cpu-{policy}" for policy in config.policies)
-        warnings += (f"tags {named} contradict each other: shared",)
+        tags = " and ".join(f"cpu-{policy}" for policy in config.policies)
+        warnings += (f"tags {tags} contradict each other: shared",)
     elif config.policy is not Policy.SHARED:
         warnings += (f"policy {config.policy} is not in this version: shared",)
     return Request(config.vmid, config.vcpu_count, previous=previous, warnings=warnings)
@@ -61,8 +63,13 @@ def placed(state: State, vmid: Vmid) -> Result:
         return state, () if known else (Tell(Level.WARN, vmid, error.text),)
     state = replace(state.without_refusal(vmid), turn=turn)
     state = state.with_tracked(vmid, Tracked(decision.placement, decision=decision))
-    told = Tell(Level.INFO, vmid, f"CPUs {decision.placement.home}: {decision.reason}")
-    return state, (Record(vmid, decision), told)
+    return state, (Record(vmid, decision), _told(decision))
+
+
+def _told(decision: Decision) -> Tell:
+    placement = decision.placement
+    text = "; ".join((f"{named(placement.home)}: {decision.reason}", *placement.warnings))
+    return Tell(Level.WARN if placement.warnings else Level.INFO, placement.vmid, text)
 
 
 def moved(state: State, vmid: Vmid, tracked: Tracked) -> Result:
@@ -114,7 +121,7 @@ def adopted(
         order = in_order(state.host.topology, home)
         placement = Placement(process.vmid, home, home, order, order[0], (home,))
         state = state.with_tracked(process.vmid, Tracked(placement, process, now, found=()))
-        text = f"found running on CPUs {home}: adopted"
+        text = f"found running on {named(home)}: adopted"
         actions += (Tell(Level.INFO, process.vmid, text), Watch(process))
         confine += (Confine(process, placement),)
     return state, (*actions, Save(), *confine) if confine else actions

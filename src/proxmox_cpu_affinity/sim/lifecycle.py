@@ -110,7 +110,10 @@ def _stop(tree: Tree, vmid: int, file: GuestFile, options: StopOptions) -> None:
     pid = guest_pid(tree, vmid)
     if pid is None:
         return
-    handle = os.pidfd_open(pid)
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return  # gone this moment: `qm cleanup` sees to it
     try:
         hooks.run_or_warn(tree, vmid, file, "pre-stop")
         if not _ask_to_end(tree, vmid, file, handle, options):
