@@ -12,7 +12,7 @@ from typing import Protocol
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
-from proxmox_cpu_affinity.model.placement import Confined, Placement
+from proxmox_cpu_affinity.model.placement import Confined, Confinement, Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,22 @@ class GuestReader(Protocol):
 class Confiner(Protocol):
     """Holds a guest's threads on CPUs, and lets go."""
 
-    def confine(self, process: GuestProcess, placement: Placement) -> Confined:
+    @property
+    def means(self) -> Confinement:
+        """By what a guest is usually held here."""
+        ...
+
+    async def confine(self, process: GuestProcess, placement: Placement) -> Confined:
         """Give every thread its mask; proved again to be the guest first, read back after."""
         ...
 
-    def undo(self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet) -> Confined:
+    async def undo(
+        self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet
+    ) -> Confined:
         """Put back the masks found first; threads that are new since get `free`."""
         ...
 
-    def threads(self, process: GuestProcess) -> Sequence[Thread]:
+    async def threads(self, process: GuestProcess) -> Sequence[Thread]:
         """The guest's threads and those of its children as the kernel shows them now."""
         ...
 

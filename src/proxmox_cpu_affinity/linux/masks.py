@@ -58,6 +58,10 @@ class ThreadMasks:
             process, lambda thread: found.get(thread.tid, free), free, Confinement.NONE
         )
 
+    def found(self, process: GuestProcess) -> tuple[tuple[Tid, CpuSet], ...]:
+        """The masks as they are now, to be put back later."""
+        return tuple((thread.tid, thread.affinity) for thread in self.threads(process))
+
     def threads(self, process: GuestProcess) -> tuple[Thread, ...]:
         """The threads of the guest and its children with their masks."""
         return tuple(

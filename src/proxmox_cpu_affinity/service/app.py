@@ -7,18 +7,19 @@ order. Whoever feeds an event may await that everything it led to is done and re
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar, assert_never
 
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.formats.settings import Settings
+from proxmox_cpu_affinity.linux.confine import GuestConfiner
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.linux.watch import ProcessWatch
 from proxmox_cpu_affinity.model.errors import AffinityError, GuestNotFoundError, StoreError
-from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Confined
 from proxmox_cpu_affinity.ports import Confiner, GuestReader, StateKeeper
@@ -92,7 +93,7 @@ def world_below(paths: Paths) -> World:
     return World(
         tree=tree,
         guests=guests,
-        confiner=ThreadMasks(tree, guests.proven),
+        confiner=GuestConfiner(ThreadMasks(tree, guests.proven)),
         keeper=JsonFile(paths.state),
         host=HostWatch(tree, JsonFile(paths.matrix)),
     )
@@ -284,8 +285,8 @@ class Service:
                     action.free,
                 )
             case Inspect():
-                seen = await self._thread(self._threads_of, action.processes)
-                await self.feed(Inspected(time.monotonic(), seen))
+                seen = [(p, tuple(await self.world.confiner.threads(p))) for p in action.processes]
+                await self.feed(Inspected(time.monotonic(), tuple(seen)))
             case Watch():
                 self._watch.watch(action.process)
             case Save():
@@ -301,21 +302,14 @@ class Service:
         self,
         process: GuestProcess,
         answer: Callable[[float, Confined], Confirmed | SetFree],
-        effect: Callable[P, Confined],
+        effect: Callable[P, Awaitable[Confined]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> None:
         """Change one guest, in turn with the other changes to it, and feed what was read back."""
         async with self._locks.setdefault(process.vmid, asyncio.Lock()):
-            confined = await self._thread(effect, *args, **kwargs)
+            confined = await effect(*args, **kwargs)
         await self.feed(answer(time.monotonic(), confined))
-
-    def _threads_of(
-        self, processes: tuple[GuestProcess, ...]
-    ) -> tuple[tuple[GuestProcess, tuple[Thread, ...]], ...]:
-        return tuple(
-            (process, tuple(self.world.confiner.threads(process))) for process in processes
-        )
 
     async def _save(self) -> None:
         """Write the state; those who wait while one is being written share the next."""
