@@ -15,7 +15,7 @@ LIBEXEC := $(PREFIX)/libexec/proxmox-cpu-affinity
 DIST := $(PREFIX)/lib/python3/dist-packages
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo test check bench goldens hosts install clean
+.PHONY: help setup develop demo test check bench goldens hosts showcase install clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +45,8 @@ check: develop ## format, lint, types, shell scripts, imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck hook/proxmox-cpu-affinity-hook scripts/make-venv .ci/run
+	$(BIN)/mypy --scripts-are-modules scripts/make-showcase scripts/capture-host
+	$(BIN)/shellcheck hook/proxmox-cpu-affinity-hook scripts/make-venv scripts/dummy-guests .ci/run
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
 test: check ## check, then unit, scenario and integration tests
@@ -59,6 +60,9 @@ goldens: develop ## rewrite the scenarios' expectations; review them as a diff
 
 hosts: develop ## rewrite the generated host snapshots
 	$(BIN)/python tests/hosts/make_hosts.py
+
+showcase: develop ## rewrite SHOWCASE.md and docs/example.svg
+	$(BIN)/python scripts/make-showcase
 
 install: build/pingpong ## into DESTDIR, on Debian's own python3-* packages, without pip
 	install -d $(DESTDIR)$(DIST) $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(LIBEXEC)

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from proxmox_cpu_affinity.sim import hookscript
-from proxmox_cpu_affinity.sim.node import Completed, Node
+from proxmox_cpu_affinity.sim.node import Node
 from tests.integration.running import Running, cpus_of, masks
 
 PROGRAM = Path(__file__).parents[2] / "scripts/dummy-guests"
 CPUS = os.sched_getaffinity(0)
-TEMPLATE, FIRST, LAST = 9000, 9001, 9006
-HOOKED, FIXED, BARE = range(9001, 9004), range(9004, 9006), 9006
+TEMPLATE, CLONES = 9000, range(9001, 9006)
+HOOKED, FIXED, BARE = range(9001, 9003), range(9003, 9005), 9005
 
 
-def run(node: Node, *words: str) -> Completed:
-    """The program on a node, whatever its exit status."""
+def run(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The program on the node below a root, whatever its exit status."""
     return subprocess.run(
-        [PROGRAM, *words, "--root", node.root],
+        [PROGRAM, *words, "--root", root],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -30,7 +30,7 @@ def run(node: Node, *words: str) -> Completed:
 
 def dummies(node: Node, action: str, *words: str) -> str:
     """What the program says, once it is done."""
-    done = run(node, action, *words)
+    done = run(node.root, action, *words)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     return done.stdout
 
@@ -42,8 +42,8 @@ def configs(node: Node) -> dict[int, str]:
 
 
 def value(node: Node, vmid: int, key: str) -> str | None:
-    """A key of a guest's configuration as it is now."""
-    lines = node.do("config", vmid).splitlines()
+    """A key of a guest's configuration."""
+    lines = configs(node)[vmid].splitlines()
     return dict(line.split(": ", 1) for line in lines).get(key)
 
 
@@ -73,30 +73,23 @@ def test_whole_life_beside_a_foreign_guest(sim_node: Node) -> None:
     hookscript.install(sim_node)
     sim_node.do("create", 9050, "--name", "foreign", "--tags", "dummy-guests", "--memory", 64)
     sim_node.do("start", 9050)
-    foreign = (configs(sim_node)[9050], sim_node.pid(9050))
+    foreign = (configs(sim_node), sim_node.pid(9050))
     with Running(sim_node) as service:
-        dummies(sim_node, "create")
-        assert set(configs(sim_node)) == {9050, *range(TEMPLATE, LAST + 1)}
-        said = dummies(sim_node, "start")
-        assert said.count("threads read back") == len(HOOKED)
+        dummies(sim_node, "create", "--count", "5")
+        assert set(configs(sim_node)) == {TEMPLATE, *CLONES, 9050}
+        assert dummies(sim_node, "start").count("threads read back") == len(HOOKED)
         right_masks(service)
-        before = {vmid: sim_node.pid(vmid) for vmid in range(FIRST, LAST + 1)}
-        assert all(before.values())
-
-        assert dummies(sim_node, "start").count("runs already") == 6
-        assert {vmid: sim_node.pid(vmid) for vmid in before} == before
+        before = [sim_node.pid(vmid) for vmid in CLONES]
+        assert all(before)
 
         dummies(sim_node, "reboot")
-        after = {vmid: sim_node.pid(vmid) for vmid in before}
-        assert all(after.values())
-        assert not set(after.values()) & set(before.values())
+        after = [sim_node.pid(vmid) for vmid in CLONES]
+        assert all(after)
+        assert not set(after) & set(before)
         right_masks(service)
 
-        dummies(sim_node, "stop")
-        assert [sim_node.pid(vmid) for vmid in before] == [None] * 6
-        dummies(sim_node, "start")
         dummies(sim_node, "destroy")
-        assert (configs(sim_node), sim_node.pid(9050)) == ({9050: foreign[0]}, foreign[1])
+        assert (configs(sim_node), sim_node.pid(9050)) == foreign
         assert mask(sim_node, 9050) == CPUS
         assert not service.get("/api/v1/core-vm-affinity").json
 
@@ -120,15 +113,14 @@ def test_create_makes_what_is_wanted(sim_node: Node) -> None:
 def test_create_again_completes_what_was_interrupted(sim_node: Node) -> None:
     hookscript.install(sim_node)
     sim_node.do("create", TEMPLATE, "--tags", "dummy-guest", "--memory", 32)
-    dummies(sim_node, "create")
+    dummies(sim_node, "create", "--count", "4")
     whole = configs(sim_node)
-    sim_node.do("set", 9002, "--delete", "hookscript")
-    sim_node.do("destroy", 9005)
-    dummies(sim_node, "create")
-    assert {vmid: text for vmid, text in configs(sim_node).items() if vmid != 9005} == {
-        vmid: text for vmid, text in whole.items() if vmid != 9005
-    }
-    assert value(sim_node, 9005, "affinity") is not None
+    assert set(whole) == {TEMPLATE, 9001, 9002, 9003, 9004}
+    sim_node.do("set", 9001, "--delete", "hookscript")
+    sim_node.do("destroy", 9003)
+    dummies(sim_node, "create", "--count", "4")
+    assert value(sim_node, 9003, "affinity") is not None
+    assert configs(sim_node) == {**whole, 9003: configs(sim_node)[9003]}
 
 
 @pytest.mark.parametrize("vmid", [TEMPLATE, 9003])
@@ -136,7 +128,7 @@ def test_vmid_of_a_foreign_guest_is_refused(sim_node: Node, vmid: int) -> None:
     hookscript.install(sim_node)
     sim_node.do("create", vmid, "--memory", 64)
     before = configs(sim_node)
-    done = run(sim_node, "create")
+    done = run(sim_node.root, "create")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"dummy-guests: VM {vmid} exists and is no dummy guest\n"
     for action in ("start", "reboot", "stop", "destroy"):
@@ -148,16 +140,16 @@ def test_dry_run_changes_nothing(sim_node: Node) -> None:
     assert dummies(sim_node, "create", "--dry-run").count("qm clone 9000 90") == 6
     assert configs(sim_node) == {}
     hookscript.install(sim_node)
-    dummies(sim_node, "create")
+    dummies(sim_node, "create", "--count", "4")
     before = configs(sim_node)
-    for action in ("start", "destroy"):
-        assert dummies(sim_node, action, "--dry-run").count(f"qm {action} 900") >= 6
+    for action, count in (("start", 4), ("destroy", 5)):
+        assert dummies(sim_node, action, "--dry-run").count(f"qm {action} 900") == count
     assert configs(sim_node) == before
-    assert sim_node.pid(FIRST) is None
+    assert not any(sim_node.pid(vmid) for vmid in before)
 
 
 def test_failure_is_one_line_and_the_exit_status(sim_node: Node) -> None:
-    done = run(sim_node, "create")
+    done = run(sim_node.root, "create")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "qm set 9001" in done.stderr
@@ -170,11 +162,13 @@ def test_guest_that_fails_keeps_no_other_from_it(sim_node: Node) -> None:
     hookscript.install(sim_node)
     dummies(sim_node, "create", "--count", "4")
     sim_node.do("set", 9002, "--lock", "backup")
-    done = run(sim_node, "start")
+    done = run(sim_node.root, "start")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "VM is locked (backup)" in done.stderr
     running = [sim_node.pid(vmid) is not None for vmid in range(9001, 9005)]
     assert running == [True, False, True, True]
+    assert dummies(sim_node, "stop").count("qm stop") == 3
+    assert not any(sim_node.pid(vmid) for vmid in configs(sim_node))
 
 
 @pytest.mark.parametrize(
@@ -192,16 +186,13 @@ def test_guest_that_fails_keeps_no_other_from_it(sim_node: Node) -> None:
         ["create", "--firs", "9000"],
     ],
 )
-def test_wrong_usage_is_told(sim_node: Node, words: list[str]) -> None:
-    done = run(sim_node, *words)
+def test_wrong_usage_is_told(tmp_path: Path, words: list[str]) -> None:
+    done = run(tmp_path, *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert "usage: dummy-guests" in done.stderr
-    assert configs(sim_node) == {}
 
 
 def test_node_that_is_none_is_told(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [PROGRAM, "create", "--root", tmp_path], capture_output=True, text=True, check=False
-    )
+    done = run(tmp_path, "create")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert list(tmp_path.iterdir()) == []
