@@ -25,6 +25,18 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def request(peer: socket.socket) -> bytes:
+    """All of a request: its head, and a body as long as that says."""
+    data = peer.recv(65536)
+    while data:
+        head, end, body = data.partition(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        if end and len(body) >= int(length or 0):
+            break
+        data += peer.recv(65536)
+    return data
+
+
 @contextmanager
 def answering(folder: Path, answer: bytes) -> Iterator[tuple[Path, list[bytes]]]:
     """A server that reads one request, answers so, and closes."""
@@ -39,7 +51,7 @@ def answering(folder: Path, answer: bytes) -> Iterator[tuple[Path, list[bytes]]]
             peer, _ = server.accept()
             with peer:
                 peer.settimeout(10)
-                asked.append(peer.recv(65536))
+                asked.append(request(peer))
                 peer.sendall(answer)
 
         thread = threading.Thread(target=serve)

@@ -217,7 +217,7 @@ def test_a_hook_that_is_not_executable_or_no_file_is_refused(hook: Run, sim_node
     file.unlink()
     said = hook("enable", "100")
     assert "No such file" in said.err
-    assert "Hint: copy /var/lib/vz/snippets/proxmox-cpu-affinity-hook to " in said.err
+    assert "Hint: put it there: proxmox-cpu-affinity hookscript install local\n" in said.err
     file.mkdir()
     assert "is not a regular file" in hook("enable", "100").err
 

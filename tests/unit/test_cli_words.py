@@ -46,10 +46,17 @@ def test_what_a_matrix_is_worth() -> None:
 
 
 def guest(
-    vmid: int, *, managed: bool, running: bool, reason: str = "", cpus: str = ""
+    vmid: int,
+    *,
+    managed: bool,
+    running: bool,
+    reason: Exclusion | None = None,
+    cpus: str = "",
 ) -> GuestView:
+    why, code = ("", "") if reason is None else (excluded(reason), reason.value)
     return GuestView(
-        vmid, "", managed, reason, "shared", 1, running, None, cpus, "", "", "", 0, [], []
+        *(vmid, "", managed, why, "shared", 1, running, None, cpus, "", "", "", 0, [], []),
+        reason_code=code,
     )
 
 
@@ -57,9 +64,9 @@ def test_what_a_reassign_would_do() -> None:
     guests = [
         guest(100, managed=True, running=True, cpus="0-1"),
         guest(101, managed=True, running=False),
-        guest(102, managed=False, running=True, reason=excluded(Exclusion.NOT_CHOSEN)),
-        guest(103, managed=False, running=True, reason=excluded(Exclusion.TEMPLATE)),
-        guest(104, managed=True, running=True, reason="let go by hand until its next start"),
+        guest(102, managed=False, running=True, reason=Exclusion.NOT_CHOSEN),
+        guest(103, managed=False, running=True, reason=Exclusion.TEMPLATE),
+        guest(104, managed=True, running=True),
     ]
     rows = foreseen(guests, undo=False)
     assert [(row.status, row.notes) for row in rows] == [

@@ -8,6 +8,7 @@ allows root.
 import json
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -78,7 +79,9 @@ class Client:
         headers = {} if sent is None else {"Content-Type": "application/json"}
         connection = _UnixConnection(self.path, timeout)
         try:
-            connection.request(endpoint.method, target, sent, headers)
+            # A server that refuses a body answers before it has read it all.
+            with suppress(BrokenPipeError):
+                connection.request(endpoint.method, target, sent, headers)
             response = connection.getresponse()
             status, data = response.status, response.read()
         except PermissionError:

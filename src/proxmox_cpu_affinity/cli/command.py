@@ -12,6 +12,8 @@ from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN, Vmid, vmid_of
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from proxmox_cpu_affinity.linux.tree import Tree
 
 DONE, FAILED, PART = 0, 1, 3
@@ -120,6 +122,24 @@ class VmidType(click.ParamType):
                 ctx,
             )
         return vmid
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> "list[CompletionItem]":
+        """The guests of this node."""
+        from click.shell_completion import CompletionItem
+
+        from proxmox_cpu_affinity.linux.tree import Tree
+        from proxmox_cpu_affinity.model.errors import AffinityError
+        from proxmox_cpu_affinity.pve.guests import NodeGuests
+
+        del param
+        root = ctx.find_root().params.get("root")
+        try:
+            vmids = NodeGuests(Tree(Path(root or "/"))).vmids()
+        except AffinityError:
+            return []
+        return [CompletionItem(str(v)) for v in vmids if str(v).startswith(incomplete)]
 
 
 VMID = VmidType()

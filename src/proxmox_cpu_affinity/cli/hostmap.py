@@ -7,7 +7,7 @@ One letter a CPU, the CPUs of a core together:
 Out of scope: latencies; a picture of those is render.heatmap's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from string import ascii_letters
 
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
@@ -24,19 +24,39 @@ def host_map(
     """The lines of the map and its legend; `width` in columns bounds a line where it can."""
     letters = {vmid: LETTERS[i] if i < len(LETTERS) else BEYOND for i, vmid in enumerate(held)}
     signs = _signs(topology, held, usable, letters)
+    lines = level_lines(
+        topology, lambda cpus: "".join(signs[cpu] for cpu in cpus), width=width, align=False
+    )
+    used = set("".join(signs.values()))
+    meanings = {
+        FREE: "free",
+        UNUSABLE: "not for guests",
+        SHARED: "several guests",
+        BEYOND: "further guests",
+    }
+    words = [f"{letter} {vmid}" for vmid, letter in letters.items() if letter != BEYOND]
+    words += [f"{sign} {meaning}" for sign, meaning in meanings.items() if sign in used]
+    return [*lines, "", *legend(words, width)]
+
+
+def level_lines(
+    topology: Topology, drawn: Callable[[CpuSet], str], *, width: int, align: bool
+) -> list[str]:
+    """A line, or more where `width` demands it, for each cache group: what it lies in, and its
+    cores as drawn. With `align`, all cores are padded to the widest."""
     labels, cores = [], []
     for (package, node, group), here in _levels(topology).items():
         labels.append((f"package {package}", f"node {node}", f"cache group {group}"))
-        drawn = ("".join(signs[cpu] for cpu in core & here) for core in topology.cores)
-        cores.append([core for core in drawn if core])
+        cores.append([drawn(core & here) for core in topology.cores if core.overlaps(here)])
     sizes = [max(map(len, column)) for column in zip(*labels, strict=True)]
+    widest = max(len(core) for words in cores for core in words) if align else 0
     lines = []
     for label, words in zip(labels, cores, strict=True):
         head = "  ".join(part.ljust(size) for part, size in zip(label, sizes, strict=True))
-        rows = _wrapped(words, width - len(head) - 2)
-        lines.append(f"{head}  {rows[0]}")
-        lines += [" " * (len(head) + 2) + row for row in rows[1:]]
-    return [*lines, "", *_legend(letters, set("".join(signs.values())), width)]
+        rows = _wrapped([word.ljust(widest) for word in words], width - len(head) - 2)
+        lines.append(f"{head}  {rows[0]}".rstrip())
+        lines += [(" " * (len(head) + 2) + row).rstrip() for row in rows[1:]]
+    return lines
 
 
 def _levels(topology: Topology) -> dict[tuple[int, NodeId, int], CpuSet]:
@@ -73,15 +93,8 @@ def _wrapped(words: Sequence[str], width: int) -> list[str]:
     return [" ".join(words[i : i + per_row]) for i in range(0, len(words), per_row)]
 
 
-def _legend(letters: Mapping[Vmid, str], used: set[str], width: int) -> list[str]:
-    meanings = {
-        FREE: "free",
-        UNUSABLE: "not for guests",
-        SHARED: "several guests",
-        BEYOND: "further guests",
-    }
-    words = [f"{letter} {vmid}" for vmid, letter in letters.items() if letter != BEYOND]
-    words += [f"{sign} {meaning}" for sign, meaning in meanings.items() if sign in used]
+def legend(words: Sequence[str], width: int) -> list[str]:
+    """The words, as many on a line as fit."""
     lines = [""]
     for word in words:
         joined = f"{lines[-1]}   {word}" if lines[-1] else word

@@ -3,9 +3,11 @@
 Out of scope: showing what came of it (commands.hookscript).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 
+from proxmox_cpu_affinity.formats.pvesections import Storage
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.errors import (
     AffinityError,
@@ -16,9 +18,10 @@ from proxmox_cpu_affinity.model.errors import (
 from proxmox_cpu_affinity.model.guest import GuestConfig
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.pve import qm
+from proxmox_cpu_affinity.pve.cluster import other_nodes
 from proxmox_cpu_affinity.pve.guests import NodeGuests
 from proxmox_cpu_affinity.pve.ha import HaGuests
-from proxmox_cpu_affinity.pve.storage import check_hook
+from proxmox_cpu_affinity.pve.storage import check_hook, storages
 
 
 class Obstacle(Enum):
@@ -109,6 +112,12 @@ class Hookscripts:
             raise RefusedError("; ".join(found.faults), hint=found.hint)
         return (*found.warnings, *(f"overridden by --force: {fault}" for fault in found.faults))
 
+    def elsewhere(self, storage: str) -> str:
+        """In a cluster, what the other nodes need, so that the guest starts there and is placed."""
+        others = other_nodes(self._tree, self._node.node)
+        found = storages(self._tree).get(storage)
+        return "" if found is None else needed_elsewhere(found, others)
+
     def refuse(self, config: GuestConfig, *, force: bool) -> None:
         """RefusedError where `enable` would skip this guest: in full, with a remedy."""
         obstacles = self._in_the_way(config, force=force)
@@ -164,6 +173,28 @@ def failed(vmid: Vmid, error: AffinityError) -> Change:
     """The outcome of a guest whose change raised this."""
     text = error.text if error.text.startswith(f"VM {vmid}") else f"VM {vmid}: {error.text}"
     return Change(vmid, Did.FAILED, text)
+
+
+def needed_elsewhere(storage: Storage, others: Sequence[str]) -> str:
+    """What other nodes need for guests with our hookscript on this storage; empty: no others."""
+    reach = [node for node in others if not storage.nodes or node in storage.nodes]
+    apart = [node for node in others if node not in reach]
+    words = []
+    if reach and storage.shared:
+        words.append(f"{_listed(reach)} must have this package too, to place guests there")
+    elif reach:
+        put = "" if storage.id == "local" else f" and run: hookscript install {storage.id}"
+        words.append(
+            f"{_listed(reach)} must have the hook on '{storage.id}' too, or such guests do not "
+            f"start there: install this package{put}"
+        )
+    if apart:
+        words.append(f"'{storage.id}' is not for {_listed(apart)}: such guests do not start there")
+    return "Cluster: " + "; ".join(words) if words else ""
+
+
+def _listed(nodes: Sequence[str]) -> str:
+    return f"node{'' if len(nodes) == 1 else 's'} {', '.join(nodes)}"
 
 
 def _unchanged(config: GuestConfig, text: str) -> Change:

@@ -16,6 +16,7 @@ from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN, Vmid, vmid_of
 BODY_LIMIT = 64 * 1024
 VCPUS_MOST = 8192
 PLAN_MOST = 1000  # guests of one plan
+RELEASED = "released"  # a guest that was let go by hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,8 @@ class GuestView:
     threads: int
     faults: list[str]
     warnings: list[str]
+    reason_code: str = ""  # of `reason`: a value of model.guest.Exclusion, or RELEASED
+    refused: str = ""  # why it could not be placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +166,14 @@ class CandidateView:
 
 @dataclass(frozen=True, slots=True)
 class DecisionView:
-    time: str  # ISO 8601, UTC
+    time: str  # ISO 8601, UTC; empty where it is not known any more
     vmid: int
     cpus: str
     start: int
     reason: str
     warnings: list[str]
     candidates: list[CandidateView]
+    current: bool = False  # the guest has its CPUs by this decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +301,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint("guests", "GET", "/api/v1/guests", "The guests of this node", list[GuestView]),
     Endpoint("guest", "GET", _GUEST, "One guest", GuestView),
-    Endpoint("decisions", "GET", "/api/v1/decisions", "The last decisions", list[DecisionView]),
+    Endpoint(
+        "decisions",
+        "GET",
+        "/api/v1/decisions",
+        "The decisions that hold, by guest, then earlier ones, newest first",
+        list[DecisionView],
+    ),
     Endpoint("heatmap", "GET", "/api/v1/heatmap.svg", "The matrix as a picture", str, media=SVG),
     Endpoint(
         "pre_start",

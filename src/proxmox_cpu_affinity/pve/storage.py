@@ -51,8 +51,8 @@ def check_hook(tree: Tree, storage: str, *, node: str) -> Findings:
     except AffinityError as error:
         return Findings((error.text,), hint=error.hint)
     found = known[storage]
-    fault = _file_fault(tree, path)
-    hint = f"copy /var/lib/vz/snippets/{HOOK_FILE} to {path}, with mode 0755" if fault else ""
+    fault = file_fault(tree, path)
+    hint = f"put it there: proxmox-cpu-affinity hookscript install {storage}" if fault else ""
     faults = [fault] if fault else []
     warnings: list[str] = []
     if not found.usable_on(node):
@@ -61,8 +61,8 @@ def check_hook(tree: Tree, storage: str, *, node: str) -> Findings:
     return Findings(tuple(faults), tuple(warnings), hint)
 
 
-def _file_fault(tree: Tree, path: str) -> str:
-    """Why PVE could not run this file; empty if it can."""
+def file_fault(tree: Tree, path: str) -> str:
+    """Why PVE could not run this file (a path as the node sees it); empty if it can."""
     try:
         mode = tree.at(path).stat().st_mode
     except OSError as error:

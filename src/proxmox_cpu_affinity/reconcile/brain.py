@@ -232,7 +232,10 @@ def _confirmed(state: State, event: Confirmed) -> Result:
     tracked = state.tracked.get(vmid)
     if tracked is None or tracked.process != confined.process:
         return state, ()
-    found = _found_first(confined) if tracked.found is None else tracked.found
+    found = tracked.found
+    # A failure that saw no thread has changed none either: the first look is still to come.
+    if found is None and (confined.found or confined.outcome is not Outcome.FAILED):
+        found = _found_first(state, confined)
     before = tracked.confined
     state = state.with_tracked(vmid, replace(tracked, confined=confined, found=found))
     actions: tuple[Action, ...] = (Save(),) if found != tracked.found else ()
@@ -241,10 +244,18 @@ def _confirmed(state: State, event: Confirmed) -> Result:
     return state, actions
 
 
-def _found_first(confined: Confined) -> tuple[tuple[Tid, CpuSet], ...]:
-    """The masks that were there before ours. A mask like ours is one: of a thread that was born
-    while its parent had it already, or of an earlier life of the service."""
-    return tuple((tid, mask) for tid, mask in confined.found if mask != confined.wanted)
+def _found_first(state: State, confined: Confined) -> tuple[tuple[Tid, CpuSet], ...]:
+    """The masks that were there before ours, and are to be put back.
+
+    A mask like ours is one: of a thread that was born while its parent had it already, or of an
+    earlier life of the service. A mask of all CPUs is none: undoing gives all that there are then.
+    """
+    online = state.host.topology.online
+    return tuple(
+        (tid, mask)
+        for tid, mask in confined.found
+        if mask != confined.wanted and not online <= mask
+    )
 
 
 def _told_confined(confined: Confined) -> Tell:

@@ -22,7 +22,8 @@ class Tracked:
     process: GuestProcess | None = None  # None: announced, not seen yet
     since: float = 0.0  # when it was announced, or its process first seen
     confined: Confined | None = None  # what was last read back
-    # Masks before we changed any, to undo; None: not looked yet; empty: adopted, nobody knows.
+    # Masks before we changed any, to undo; None: not looked yet; threads that are not in it had
+    # all CPUs, or nobody knows what they had.
     found: tuple[tuple[Tid, CpuSet], ...] | None = None
     decision: Decision | None = None  # None for a guest that was adopted
     void: bool = False  # round-robin: measured anew since, so its next start selects anew

@@ -124,10 +124,11 @@ class Api:
 
     async def decisions(self, call: Call) -> list[wire.DecisionView]:
         del call
-        return [
-            views.decision(kept.time.isoformat(timespec="milliseconds"), kept.vmid, kept.decision)
+        earlier = (
+            (kept.time.isoformat(timespec="milliseconds"), kept.vmid, kept.decision)
             for kept in reversed(self._service.decisions)
-        ]
+        )
+        return views.decisions(self._service.state.tracked, earlier)
 
     async def heatmap(self, call: Call) -> str:
         state = self._service.state

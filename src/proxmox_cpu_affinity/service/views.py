@@ -1,6 +1,6 @@
 """Answers of the API, made from the state. Pure: nothing here reads or waits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from proxmox_cpu_affinity.engine.facts import Occupancy
 from proxmox_cpu_affinity.engine.occupancy import overlapping
@@ -76,9 +76,9 @@ def guest(state: State, config: GuestConfig, process: GuestProcess | None = None
     if tracked is not None and tracked.process is not None:
         process = tracked.process
     confined = None if tracked is None else tracked.confined
-    why = "" if reason is None else lines.excluded(reason)
+    code, why = ("", "") if reason is None else (reason.value, lines.excluded(reason))
     if config.vmid in state.released:
-        why = "let go by hand until its next start"
+        code, why = wire.RELEASED, "let go by hand until its next start"
     return wire.GuestView(
         vmid=config.vmid,
         name=config.name,
@@ -97,6 +97,8 @@ def guest(state: State, config: GuestConfig, process: GuestProcess | None = None
         if confined is None
         else [f"{f.name or f.tid}: {f.reason}" for f in confined.faults],
         warnings=[] if tracked is None else list(tracked.placement.warnings),
+        reason_code=code,
+        refused=state.refused.get(config.vmid, ""),
     )
 
 
@@ -161,7 +163,22 @@ def reassigned(state: State, vmid: Vmid, before: Tracked | None, *, undo: bool) 
     return wire.ReassignRow(vmid, "failed", lines.running(state.host.topology, tracked), cpus)
 
 
-def decision(time: str, vmid: Vmid, made: Decision) -> wire.DecisionView:
+def decisions(
+    tracked: Mapping[Vmid, Tracked], earlier: Iterable[tuple[str, Vmid, Decision]]
+) -> list[wire.DecisionView]:
+    """Each guest's own decision, by VMID, then the others of `earlier` (time, guest, decision),
+    newest first. The own one of a guest may be older than all that were kept."""
+    kept = list(earlier)
+    times = {id(made): time for time, _, made in kept}
+    own = [(v, t.decision) for v, t in sorted(tracked.items()) if t.decision is not None]
+    holding = {id(made) for _, made in own}
+    return [
+        *(decision(times.get(id(made), ""), vmid, made, current=True) for vmid, made in own),
+        *(decision(time, vmid, made) for time, vmid, made in kept if id(made) not in holding),
+    ]
+
+
+def decision(time: str, vmid: Vmid, made: Decision, *, current: bool = False) -> wire.DecisionView:
     placement = made.placement
     return wire.DecisionView(
         time=time,
@@ -171,6 +188,7 @@ def decision(time: str, vmid: Vmid, made: Decision) -> wire.DecisionView:
         reason=made.reason,
         warnings=list(placement.warnings),
         candidates=[_candidate(candidate) for candidate in made.candidates],
+        current=current,
     )
 
 

@@ -6,41 +6,29 @@ environment, reaches the service below the node's root.
 
 import shlex
 import sys
-from pathlib import Path
 
 from proxmox_cpu_affinity.model.errors import ProgramFailedError
 from proxmox_cpu_affinity.model.guest import HOOK_FILE
+from proxmox_cpu_affinity.pve.hookfile import LIBEXEC, shipped
 from proxmox_cpu_affinity.sim.node import Node
 
-INSTALLED = Path("/usr/libexec/proxmox-cpu-affinity")
 SOCKET = "/run/proxmox-cpu-affinity/api.sock"
-LIBEXEC = "/usr/libexec/proxmox-cpu-affinity"
 
 
 def install(node: Node) -> str:
     """Install hook and notify.py below the node's root; the hook's volume id."""
-    source = _source()
+    source = shipped()
     notify = node.path(f"{LIBEXEC}/notify.py")
     notify.parent.mkdir(parents=True, exist_ok=True)
     text = (source / "notify.py").read_text()
     notify.write_text(_changed(text, f'"{SOCKET}"', repr(str(node.path(SOCKET)))))
     hook = (source / HOOK_FILE).read_text()
-    hook = _changed(hook, f"notify={LIBEXEC}/notify.py", f"notify={shlex.quote(str(notify))}")
+    hook = _changed(hook, f"notify=/{LIBEXEC}/notify.py", f"notify={shlex.quote(str(notify))}")
     hook = _changed(hook, "python=/usr/bin/python3", f"python={shlex.quote(sys.executable)}")
+    installed = notify.with_name(HOOK_FILE)
+    installed.write_text(hook)
+    installed.chmod(0o755)
     return node.add_snippet(HOOK_FILE, hook)
-
-
-def _source() -> Path:
-    """The folder with the hook's files: the checkout's, else the installed one."""
-    src = Path(__file__).resolve().parents[2]
-    checkout = src.parent / "hook"
-    if src.name == "src" and (checkout / HOOK_FILE).is_file():
-        return checkout
-    if not (INSTALLED / HOOK_FILE).is_file():
-        raise ProgramFailedError(
-            f"the hookscript is not at {INSTALLED}", hint="install the package again"
-        )
-    return INSTALLED
 
 
 def _changed(text: str, old: str, new: str) -> str:

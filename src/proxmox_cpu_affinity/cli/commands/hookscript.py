@@ -7,6 +7,7 @@ import click
 
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import (
+    DONE,
     VMID,
     Command,
     Group,
@@ -16,9 +17,11 @@ from proxmox_cpu_affinity.cli.command import (
     quiet,
 )
 from proxmox_cpu_affinity.cli.switch import Change, Did, Hookscripts, failed
-from proxmox_cpu_affinity.model.errors import AffinityError
+from proxmox_cpu_affinity.model.errors import AffinityError, RefusedError
 from proxmox_cpu_affinity.model.guest import GuestConfig
 from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.pve import hookfile
+from proxmox_cpu_affinity.pve.guests import NodeGuests
 from proxmox_cpu_affinity.pve.storage import hook_volume
 
 COLUMNS = ("VMID", "Hook-Status", "Notes")
@@ -95,7 +98,9 @@ def enable(
     scripts.refuse(config, force=force)
     _check_storage(scripts, storage, force=force)
     change = scripts.enable(config, hook_volume(storage), force=force)
-    return _report([change], as_json=as_json)
+    status = _report([change], as_json=as_json)
+    _tell_elsewhere(scripts, storage, [change])
+    return status
 
 
 @hookscript.command(examples=("hookscript disable 100",))
@@ -127,7 +132,10 @@ def enable_all(
     scripts = Hookscripts(session.tree, dry_run=dry_run)
     _check_storage(scripts, storage, force=force)
     volume = hook_volume(storage)
-    return _for_all(scripts, lambda c: scripts.enable(c, volume, force=force), as_json=as_json)
+    changes = _for_all(scripts, lambda c: scripts.enable(c, volume, force=force))
+    status = _report(changes, as_json=as_json)
+    _tell_elsewhere(scripts, storage, changes)
+    return status
 
 
 @hookscript.command("disable-all", examples=("hookscript disable-all",))
@@ -140,7 +148,44 @@ def disable_all(session: Session, /, *, dry_run: bool, as_json: bool) -> int:
     Exit status 3 if only a part could be done.
     """
     scripts = Hookscripts(session.tree, dry_run=dry_run)
-    return _for_all(scripts, scripts.disable, as_json=as_json)
+    return _report(_for_all(scripts, scripts.disable), as_json=as_json)
+
+
+@hookscript.command(examples=("hookscript install nfs", "hookscript install local --dry-run"))
+@click.argument("storage")
+@dry_run
+@click.option(
+    "--force", is_flag=True, help="Even if the storage is disabled, or is not for this node."
+)
+@as_json
+@click.pass_obj
+def install(session: Session, /, *, storage: str, dry_run: bool, force: bool, as_json: bool) -> int:
+    """Put the hookscript's file on a storage, so that guests can be given it from there.
+
+    A link on a directory of this node alone; a copy, replaced in one step, where other nodes read
+    it too.
+    """
+    tree = session.tree
+    node = NodeGuests(tree).node
+    place = hookfile.place_on(tree, storage)
+    faults, warnings = hookfile.check_place(tree, storage, node=node)
+    if faults and not force:
+        raise RefusedError("; ".join(faults), hint="--force installs it all the same")
+    for text in (*warnings, *(f"overridden by --force: {fault}" for fault in faults)):
+        ui.warn(text)
+    how = "link" if place.link else "copy"
+    if hookfile.in_place(tree, place):
+        status, text = "unchanged", f"{place.path}: the hookscript is there, nothing to do"
+    elif dry_run:
+        status, text = "dry-run", f"[DryRun] Would make a {how} at {place.path}: {place.why}"
+    else:
+        hookfile.put(tree, storage, node=node)
+        status, text = "installed", f"{place.path}: a {how}, since {place.why}"
+    if as_json:
+        ui.document({"volume": place.volume, "status": status, "how": how, "notes": text})
+    else:
+        ui.result(text)
+    return DONE
 
 
 def state(scripts: Hookscripts, config: GuestConfig) -> tuple[str, str]:
@@ -166,9 +211,14 @@ def _check_storage(scripts: Hookscripts, storage: str, *, force: bool) -> None:
         ui.warn(warning)
 
 
-def _for_all(
-    scripts: Hookscripts, change: Callable[[GuestConfig], Change], *, as_json: bool
-) -> int:
+def _tell_elsewhere(scripts: Hookscripts, storage: str, changes: Sequence[Change]) -> None:
+    """In a cluster, what the other nodes need of a hookscript that was set here."""
+    text = scripts.elsewhere(storage)
+    if text and any(change.did in (Did.ENABLED, Did.DRY_RUN) for change in changes):
+        ui.talk(text)
+
+
+def _for_all(scripts: Hookscripts, change: Callable[[GuestConfig], Change]) -> list[Change]:
     """Change every guest; one that fails does not keep the others from it."""
     changes = []
     for config in scripts.guests:
@@ -180,7 +230,7 @@ def _for_all(
         Change(vmid, Did.FAILED, f"VM {vmid}: its configuration cannot be read")
         for vmid in scripts.unreadable
     ]
-    return _report([*changes, *unread], as_json=as_json)
+    return [*changes, *unread]
 
 
 def _report(changes: Sequence[Change], *, as_json: bool) -> int:

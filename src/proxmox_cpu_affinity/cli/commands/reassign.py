@@ -79,9 +79,7 @@ def _why_not(guest: wire.GuestView, *, undo: bool) -> str:
     if undo:
         return "" if guest.running and guest.cpus else "nothing to undo"
     if not guest.managed:
-        from proxmox_cpu_affinity.render.lines import excluded
-
-        return NOT_ENABLED if guest.reason == excluded(Exclusion.NOT_CHOSEN) else guest.reason
+        return NOT_ENABLED if guest.reason_code == Exclusion.NOT_CHOSEN else guest.reason
     return "" if guest.running else "VM is not running"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.cli.command import Command, Group
+from proxmox_cpu_affinity.cli.command import Command, Group, as_json
 from proxmox_cpu_affinity.model.errors import UsageError
 
 
@@ -52,7 +52,10 @@ def sim() -> None:
     metavar="SPEC",
     help="Give it the CPUs of PACKAGESxL3xCORESxTHREADS; default: those of this host.",
 )
-def create(*, directory: Path, model: str, guests: str | None, host: str | None) -> None:
+@as_json
+def create(
+    *, directory: Path, model: str, guests: str | None, host: str | None, as_json: bool
+) -> None:
     """Make a node in a new directory, with a short name, and start it."""
     from proxmox_cpu_affinity.sim import hookscript, node
     from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
@@ -68,7 +71,11 @@ def create(*, directory: Path, model: str, guests: str | None, host: str | None)
         post_stop=PostStop(int(model)),
         sys_files=files,
     )
-    hookscript.install(made)
+    volume = hookscript.install(made)
+    if as_json:
+        kind = made.tree.settings.guest
+        ui.document({"root": str(made.root), "model": model, "guests": kind, "hookscript": volume})
+        return
     ui.lines(
         f"{made.root}: a simulated Proxmox VE {model} node. Try:",
         f"  {made.root}/usr/sbin/qm create 100 --cores 2",
@@ -81,32 +88,42 @@ def create(*, directory: Path, model: str, guests: str | None, host: str | None)
 
 @sim.command(examples=("sim start /tmp/node",))
 @directory
-def start(*, directory: Path) -> None:
+@as_json
+def start(*, directory: Path, as_json: bool) -> None:
     """Switch a node on again; its guests are started by qm."""
     from proxmox_cpu_affinity.sim import node
 
     node.open(directory)
-    ui.result(f"{directory} is on")
+    _say(directory, "on", as_json=as_json)
 
 
 @sim.command(examples=("sim stop /tmp/node",))
 @directory
-def stop(*, directory: Path) -> None:
+@as_json
+def stop(*, directory: Path, as_json: bool) -> None:
     """Pull a node's power plug: all its processes end, without hooks."""
     from proxmox_cpu_affinity.sim.node import Node
 
     Node(directory).close()
-    ui.result(f"{directory} is off")
+    _say(directory, "off", as_json=as_json)
 
 
 @sim.command(examples=("sim destroy /tmp/node",))
 @directory
-def destroy(*, directory: Path) -> None:
+@as_json
+def destroy(*, directory: Path, as_json: bool) -> None:
     """End all of a node's processes and remove its directory."""
     from proxmox_cpu_affinity.sim.node import Node
 
     Node(directory).destroy()
-    ui.result(f"{directory} is gone")
+    _say(directory, "gone", as_json=as_json)
+
+
+def _say(directory: Path, status: str, *, as_json: bool) -> None:
+    if as_json:
+        ui.document({"root": str(directory), "status": status})
+    else:
+        ui.result(f"{directory} is {status}")
 
 
 @sim.command(

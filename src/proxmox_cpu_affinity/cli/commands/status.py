@@ -141,7 +141,7 @@ def described(now: wire.Status) -> list[tuple[str, object]]:
         ("Version", f"{now.version}, up {duration(now.uptime_s)}"),
         ("Node", now.node or "(not a Proxmox VE node)"),
         ("Host", _host(now)),
-        ("Guests may use", f"CPUs {now.usable}" if now.usable else "no CPU"),
+        ("Guests may use", f"CPUs {now.usable}" if now.usable else "no CPUs"),
         ("Manages", f"{_MANAGED.get(now.manage, now.manage)} (PCA_MANAGE={now.manage})"),
         ("Strategy", f"{now.strategy}, width {now.width}"),
         ("Confined", _CONFINED.get(now.confinement, now.confinement)),
@@ -158,7 +158,9 @@ def matrix_words(matrix: wire.MatrixState) -> str:
         words += f" ({100 * matrix.measured_share:.0f} % of the pairs)"
     if matrix.measuring:
         words += f"; measuring now, {matrix.pairs_done} of {matrix.pairs_all} pairs"
-    return "; ".join((words, *matrix.conditions))
+    # A prediction is one of the conditions of a matrix that is nothing else.
+    known = [text for text in matrix.conditions if not text.startswith("predicted from")]
+    return "; ".join((words, *known))
 
 
 def ranking_rows(ranking: Sequence[wire.Ranking]) -> list[ui.Row]:

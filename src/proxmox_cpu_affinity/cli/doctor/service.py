@@ -1,0 +1,156 @@
+"""Checks of the service: settings, whether it answers and where, and what it knows of the host."""
+
+import os
+import socket
+import stat
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from proxmox_cpu_affinity import __version__
+from proxmox_cpu_affinity.cli.doctor.check import (
+    Check,
+    Patient,
+    Result,
+    failed,
+    listed,
+    ok,
+    warning,
+)
+from proxmox_cpu_affinity.formats.settings import Settings, settings
+from proxmox_cpu_affinity.model.errors import RefusedError, ServiceDownError, SettingError
+from proxmox_cpu_affinity.service.paths import SETTINGS, Paths
+
+RESTART = "systemctl restart proxmox-cpu-affinity"
+_TCP_PATIENCE = 5.0  # seconds
+
+
+def _read_settings(patient: Patient) -> tuple[Settings, tuple[str, ...]]:
+    file = patient.tree.shown(SETTINGS)
+    text = patient.tree.text(SETTINGS)
+    if text is None and os.path.lexists(patient.tree.at(SETTINGS)):
+        raise RefusedError(f"{file} cannot be read", hint="run this as root")
+    return settings(text or "", {}, file=file)
+
+
+def check_settings(patient: Patient) -> Result:
+    """The settings' file, as the service would read it at its next start."""
+    try:
+        _, warnings = _read_settings(patient)
+    except SettingError as error:
+        advice = error.hint or "correct it: the service does not start with it"
+        return failed(error.text, advice)
+    if warnings:
+        return warning("; ".join(warnings), f"correct /{SETTINGS}")
+    return ok("understood")
+
+
+def check_service(patient: Patient) -> Result:
+    try:
+        now = patient.status
+    except ServiceDownError as error:
+        return failed(error.text, error.hint)
+    if now.version != __version__:
+        return warning(f"it is {now.version}, this program is {__version__}", RESTART)
+    if now.warnings:
+        return warning("; ".join(now.warnings), "see the lines below and the log")
+    return ok(f"{now.version} answers, manages by PCA_MANAGE={now.manage}")
+
+
+def check_sockets(patient: Patient) -> Result:
+    """Socket and token for root alone, and the port that was written down."""
+    paths = Paths(patient.tree.root)
+    shown = {
+        path: f"/{path.relative_to(patient.tree.root)}" for path in (paths.socket, paths.token)
+    }
+    if not stat.S_ISSOCK(_mode(paths.socket)):
+        raise ServiceDownError(f"there is no socket at {shown[paths.socket]}")
+    wide = [shown[path] for path in shown if _mode(path) & 0o077]
+    if wide:
+        return failed(f"{' and '.join(wide)} can be opened by others than root", RESTART)
+    host, port = _read_settings(patient)[0].host, patient.tree.text(f"{paths_name(paths)}/port")
+    if port is None:
+        text = "the Unix socket is served, no TCP port: it may be taken"
+        return warning(text, "see PCA_PORT and the log, if something is to ask over HTTP")
+    if not _answers(host, port.strip()):
+        return failed(f"port {port.strip()} does not answer as the service does", RESTART)
+    return ok(f"Unix socket and port {port.strip()} answer")
+
+
+def paths_name(paths: Paths) -> str:
+    """The folder of the run time files, below the root."""
+    return str(paths.run.relative_to(paths.root))
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def _answers(host: str, port: str) -> bool:
+    """Whether the service is at the port. Any address is asked on loopback."""
+    there = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+    connection = HTTPConnection(there, int(port) if port.isdigit() else 0, timeout=_TCP_PATIENCE)
+    try:
+        connection.request("GET", "/api/v1/ping", headers={"Host": "localhost"})
+        return b"pong" in connection.getresponse().read()
+    except (OSError, HTTPException, socket.gaierror):
+        return False
+    finally:
+        connection.close()
+
+
+def check_matrix(patient: Patient) -> Result:
+    """Whether guests are placed by measured latencies."""
+    matrix = patient.status.matrix
+    why = "; ".join(matrix.conditions) or "predicted from the topology"
+    if matrix.measuring:
+        return ok(f"being measured: {matrix.pairs_done} of {matrix.pairs_all} pairs")
+    if matrix.verdict == "trusted":
+        return ok(f"measured and trusted, {100 * matrix.measured_share:.0f} % of the pairs")
+    if matrix.verdict == "unstable":
+        text = f"unstable, so the prediction from the topology is used ({why})"
+        return warning(text, f"when the host is quiet: {RESTART}")
+    return warning(f"not measured: {why}", "see the log for why")
+
+
+def check_guests(patient: Patient) -> Result:
+    """Whether every managed guest that runs is where it was put."""
+    running = [guest for guest in patient.guests if guest.managed and guest.running]
+    lost = [guest.vmid for guest in running if guest.outcome == "failed"]
+    homeless = [guest for guest in running if guest.refused]
+    partly = [guest.vmid for guest in running if guest.outcome == "part"]
+    if lost:
+        return failed(f"{listed('VM', lost)} not held on any CPU", "see: explain VMID")
+    if homeless:
+        text = f"{listed('VM', [g.vmid for g in homeless])}: {homeless[0].refused}"
+        return failed(text, "see PCA_RESERVED_CPUS and PCA_STRATEGY")
+    if partly:
+        return warning(f"{listed('VM', partly)} held in part only", "see: explain VMID")
+    full = sum(guest.outcome == "full" for guest in running)
+    rest = len(running) - full
+    later = f", {rest} will be after the next scan" if rest else ""
+    return ok(f"{full} of {len(running)} managed guests that run are on their CPUs{later}")
+
+
+def check_overcommit(patient: Patient) -> Result:
+    """Whether guests have to share CPUs."""
+    held = [guest for guest in patient.guests if guest.cpus]
+    vcpus = sum(guest.vcpus for guest in held)
+    usable = patient.status.usable
+    count = f"{vcpus} vCPUs of placed guests, CPUs for guests: {usable or 'none'}"
+    if patient.status.overlap:
+        text = f"{count}; several guests share CPUs {patient.status.overlap}"
+        return warning(text, "no fault: they share evenly. Fewer vCPUs, or fewer guests, end it")
+    return ok(f"{count}; no CPU is shared")
+
+
+CHECKS = (
+    Check("settings", check_settings),
+    Check("service", check_service),
+    Check("sockets", check_sockets),
+    Check("matrix", check_matrix),
+    Check("guests", check_guests),
+    Check("overcommit", check_overcommit),
+)

@@ -1,0 +1,259 @@
+"""`explain`'s words, on decisions that the real engine and brain made on generated hosts."""
+
+from dataclasses import replace
+
+import pytest
+
+from proxmox_cpu_affinity.cli.explaining import Explanation, explanation
+from proxmox_cpu_affinity.engine.facts import Rules, compile_host
+from proxmox_cpu_affinity.formats import wire
+from proxmox_cpu_affinity.formats.sysfs import topology
+from proxmox_cpu_affinity.latency.predict import predicted
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage
+from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
+from proxmox_cpu_affinity.model.placement import (
+    Confined,
+    Confinement,
+    Outcome,
+    Strategy,
+    ThreadFault,
+)
+from proxmox_cpu_affinity.reconcile import State, step
+from proxmox_cpu_affinity.reconcile.events import Confirmed, HookCalled, Phase, ReassignAsked
+from proxmox_cpu_affinity.service import views
+from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
+
+
+class Stage:
+    """A host and its guests; starts go through the brain, effects are taken for granted."""
+
+    def __init__(self, spec: str, *, strategy: Strategy = Strategy.BALANCED) -> None:
+        self.topology = topology(generate(parse_spec(spec)))
+        host = compile_host(self.topology, predicted(self.topology), Rules(strategy))
+        self.state = State(host, Manage.ALL)
+
+    def start(self, vmid: int, vcpus: int, *, faults: int = 0, threads: int = 5) -> None:
+        config = GuestConfig(Vmid(vmid), name=f"g{vmid}", cores=vcpus)
+        process = GuestProcess(Vmid(vmid), Pid(10 * vmid), 7)
+        for phase, seen in ((Phase.PRE_START, None), (Phase.POST_START, process)):
+            self.state, _ = step(self.state, HookCalled(1.0, Vmid(vmid), phase, config, seen))
+        tracked = self.state.tracked.get(Vmid(vmid))
+        if tracked is None:
+            return
+        outcome = Outcome.FULL if not faults else Outcome.PART
+        outcome = Outcome.FAILED if faults == threads else outcome
+        refused = tuple(ThreadFault(Tid(i), f"iou-wrk-{i}", "Invalid") for i in range(faults))
+        confined = Confined(
+            process,
+            tracked.placement.applied,
+            outcome,
+            Confinement.THREADS,
+            threads,
+            vcpus,
+            refused,
+        )
+        self.state, _ = step(self.state, Confirmed(2.0, confined))
+
+    def explain(self, vmid: int) -> Explanation:
+        guests = [views.guest(self.state, config) for config in self.state.configs.values()]
+        return explanation(
+            vmid,
+            guests=guests,
+            guest=next(guest for guest in guests if guest.vmid == vmid),
+            decisions=views.decisions(self.state.tracked, ()),
+            topology=views.topology(self.topology),
+        )
+
+    def words(self, vmid: int) -> dict[str, str]:
+        return dict(self.explain(vmid).words)
+
+
+def test_a_guest_alone_got_the_first_of_equals() -> None:
+    stage = Stage("1x2x2x1")
+    stage.start(100, 2)
+    said = stage.words(100)
+    assert said["Asked for"] == "2 vCPUs, policy shared"
+    assert said["Got"] == "CPUs 0-1 (cache group 0, node 0)"
+    assert said["Held"] == "by the mask of every thread: 5 threads read back, all on them"
+    assert said["Why"].endswith("as cheap as CPUs 2-3, and first in turn")
+    assert said["Neighbours"] == "none in its cache groups"
+    assert said["Elsewhere"] == "CPUs 2-3 (cache group 1) +0.0000"
+    assert "Outside" not in said
+    assert "Warnings" not in said
+
+
+def test_the_winner_is_told_by_its_weightiest_terms() -> None:
+    stage = Stage("1x1x2x1")
+    stage.start(100, 1)
+    stage.start(101, 1)
+    found = stage.explain(101)
+    said = dict(found.words)
+    assert found.guest.cpus == "1"
+    assert said["Why"] == (
+        "the cheapest of the candidates: 0.5000 cheaper than CPU 0, "
+        "by other guests on the same CPUs (0.5000)"
+    )
+    (other,) = found.elsewhere
+    assert (other.cpus, other.more, other.origin) == ("0", 0.5, "cache group 0")
+    assert said["Elsewhere"] == "CPU 0 (cache group 0) +0.5000"
+    assert found.decision is not None
+    assert [c.cpus for c in found.decision.candidates] == ["1", "0"]
+
+
+def test_neighbours_are_named_once_at_their_nearest() -> None:
+    stage = Stage("1x2x2x2")  # siblings: 0/4, 1/5, 2/6, 3/7; groups: 0,1 and 2,3
+    for vmid, vcpus in ((100, 4), (101, 4), (102, 1)):
+        stage.start(vmid, vcpus)
+    found = stage.explain(102)
+    held = {
+        g: CpuSet.parse(views.guest(stage.state, c).cpus) for g, c in stage.state.configs.items()
+    }
+    beside = found.neighbours
+    named = [*beside.same_cpus, *beside.smt_siblings, *beside.cache_groups]
+    assert len(named) == len(set(named))
+    assert beside.same_cpus == [g for g in (100, 101) if held[Vmid(g)].overlaps(held[Vmid(102)])]
+    assert len(beside.same_cpus) == 1
+    assert f"VM {beside.same_cpus[0]} on the same CPUs" in dict(found.words)["Neighbours"]
+
+
+def test_a_neighbour_on_the_sibling_is_not_one_of_the_cache_group() -> None:
+    stage = Stage("1x2x1x2")
+    for vmid in (100, 101, 102):
+        stage.start(vmid, 1)
+    beside = stage.explain(102).neighbours
+    assert beside.same_cpus == []
+    assert len(beside.smt_siblings) == 1
+    assert beside.cache_groups == []
+    assert "on SMT siblings of its CPUs" in stage.words(102)["Neighbours"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "held"),
+    [
+        (2, "by the mask of every thread, in part: 3 of 5 threads on them"),
+        (5, "by nothing: no thread is on them"),
+    ],
+)
+def test_threads_outside_are_named(faults: int, held: str) -> None:
+    stage = Stage("1x1x2x1")
+    stage.start(100, 1, faults=faults)
+    said = stage.words(100)
+    assert said["Held"] == held
+    assert said["Outside"].split("; ") == [f"iou-wrk-{i}: Invalid" for i in range(faults)]
+
+
+def test_an_old_place_that_was_kept_is_told() -> None:
+    stage = Stage("1x1x4x1")
+    stage.start(100, 1)
+    stage.start(101, 1)
+    stage.state, _ = step(
+        stage.state,
+        HookCalled(3.0, Vmid(100), Phase.POST_STOP, stage.state.configs[Vmid(100)], None),
+    )
+    stage.start(100, 1)
+    said = stage.words(100)
+    assert said["Got"].startswith("CPU 0 ")
+    assert said["Why"].startswith("its old place: nothing is clearly better: ")
+
+
+def test_round_robin_has_no_candidates_and_says_its_rule() -> None:
+    stage = Stage("1x1x4x1", strategy=Strategy.ROUND_ROBIN)
+    stage.start(100, 2)
+    found = stage.explain(100)
+    assert dict(found.words)["Why"] == "CPU 1 is next in turn, with its nearest neighbours"
+    assert found.elsewhere == []
+
+
+def test_a_guest_that_found_no_place_says_why() -> None:
+    stage = Stage("1x1x2x1", strategy=Strategy.ROUND_ROBIN)
+    stage.start(100, 9)
+    said = stage.words(100)
+    assert said["Got"].startswith("no CPUs: 9 vCPUs are more than the 2 usable CPUs")
+    assert "Why" not in said
+
+
+def test_a_guest_without_a_decision_says_so() -> None:
+    stage = Stage("1x1x2x1")
+    stage.start(100, 1)
+    tracked = replace(stage.state.tracked[Vmid(100)], decision=None)
+    stage.state = stage.state.with_tracked(Vmid(100), tracked)
+    found = stage.explain(100)
+    assert found.decision is None
+    assert "which keeps places and not their reasons" in dict(found.words)["Why"]
+
+
+def test_a_guest_larger_than_the_host_has_its_warning() -> None:
+    stage = Stage("1x1x2x1")
+    stage.start(100, 3)
+    said = stage.words(100)
+    assert said["Why"] == "it has more vCPUs than there are usable CPUs"
+    assert said["Warnings"] == "3 vCPUs on 2 usable CPUs: they share"
+
+
+def test_a_reservation_is_told_from_a_run() -> None:
+    stage = Stage("1x1x2x1")
+    config = GuestConfig(Vmid(100))
+    stage.state, _ = step(stage.state, HookCalled(1.0, Vmid(100), Phase.PRE_START, config, None))
+    said = stage.words(100)
+    assert said["Got"].endswith("reserved for a start that is under way")
+    assert "Held" not in said
+
+
+@pytest.mark.parametrize(
+    ("config", "asked"),
+    [
+        (GuestConfig(Vmid(100), template=True), "nothing: it is a template"),
+        (GuestConfig(Vmid(100), affinity="0"), "nothing: `affinity:` is set in its configuration"),
+        (GuestConfig(Vmid(100), tags=("cpu-affinity-off",)), "nothing: it has the tag "),
+    ],
+)
+def test_a_guest_that_is_not_ours_says_why(config: GuestConfig, asked: str) -> None:
+    stage = Stage("1x1x2x1")
+    stage.state = replace(stage.state, configs={Vmid(100): config})
+    said = stage.words(100)
+    assert said["Asked for"].startswith(asked)
+    assert said["Got"] == "no CPUs: it does not run"
+
+
+def test_a_guest_that_was_not_chosen_is_told_how_to_change_that() -> None:
+    stage = Stage("1x1x2x1")
+    config = GuestConfig(Vmid(100))
+    stage.state = replace(stage.state, configs={Vmid(100): config}, manage=Manage.HOOK)
+    view = views.guest(stage.state, config)
+    assert (view.reason_code, view.managed) == ("not chosen", False)
+    assert "(to change that: hookscript enable)" in stage.words(100)["Asked for"]
+
+
+def test_a_guest_that_was_let_go_says_so() -> None:
+    stage = Stage("1x1x2x1")
+    stage.start(100, 1)
+    stage.state, _ = step(stage.state, ReassignAsked(4.0, Vmid(100), undo=True))
+    config = stage.state.configs[Vmid(100)]
+    view = views.guest(stage.state, config, GuestProcess(Vmid(100), Pid(1000), 7))
+    assert view.reason_code == wire.RELEASED
+    found = explanation(
+        100, guests=[view], guest=view, decisions=[], topology=views.topology(stage.topology)
+    )
+    assert dict(found.words)["Got"] == "no CPUs of ours: let go by hand until its next start"
+
+
+def test_decisions_that_hold_come_first_and_none_comes_twice() -> None:
+    stage = Stage("1x1x4x1")
+    for vmid in (101, 100):
+        stage.start(vmid, 1)
+    own = {v: t.decision for v, t in stage.state.tracked.items()}
+    older = own[Vmid(100)]
+    assert older is not None
+    stage.start(100, 1)
+    standing = stage.state.tracked[Vmid(100)].decision
+    first = own[Vmid(101)]
+    assert first is not None
+    assert standing is not None
+    kept = [("t2", Vmid(100), standing), ("t1", Vmid(100), older)]
+    found = views.decisions(stage.state.tracked, kept)
+    assert [(d.vmid, d.time, d.current) for d in found] == [
+        (100, "t2", True),
+        (101, "", True),  # older than all that were kept
+        (100, "t1", False),
+    ]
