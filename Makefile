@@ -57,6 +57,7 @@ bench: develop ## what the hook costs, beside its peers
 
 goldens: develop ## rewrite the scenarios' expectations; review them as a diff
 	$(BIN)/python tests/scenarios/make_goldens.py
+	$(BIN)/python -m tests.integration.make_cli_goldens
 
 hosts: develop ## rewrite the generated host snapshots
 	$(BIN)/python tests/hosts/make_hosts.py

@@ -1,8 +1,9 @@
 """What the outer layers must be able to do for the inner ones, as narrow protocols.
 
-Each has at most four methods and is named for what its user needs. The production adapters are in
-linux, pve, latency and store; the substitutes in the tests are small working worlds, never lists
-of expected calls. Whatever changes the kernel's state returns what was read back from it.
+Each has at most four methods, beside a property that says what it is, and is named for what its
+user needs. The production adapters are in linux, pve, latency and store; the substitutes in the
+tests are small working worlds, never lists of expected calls. Whatever changes the kernel's state
+returns what was read back from it.
 """
 
 from collections.abc import Mapping, Sequence

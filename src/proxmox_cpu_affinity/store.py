@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,8 @@ class JsonFile:
                 os.fsync(file.fileno())
             os.replace(fresh, self.path)
         except OSError as error:
-            fresh.unlink(missing_ok=True)
+            with suppress(OSError):
+                fresh.unlink()
             raise StoreError(
                 f"{self.path.name} cannot be written: {error.strerror}",
                 hint=f"look at the space and the rights of {self.path.parent.name}",

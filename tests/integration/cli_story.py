@@ -27,6 +27,7 @@ from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
 from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.render.heatmap import heatmap_svg
 from proxmox_cpu_affinity.service import views
 from proxmox_cpu_affinity.sim import hookscript, node
 from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
@@ -92,7 +93,8 @@ class Story:
         status, out, err = run(root, *words)
         said = f"$ {NAME} {' '.join(words)}\n{out}"
         said += f"--- stderr\n{err}" if err else ""
-        self.told[f"{name}.txt"] = self._normal(f"{said}--- exit status {status}\n")
+        said += f"--- exit status {status}\n"
+        self.told[f"{name}.txt"] = self._normal(said, numbers=name.startswith("ps"))
 
     def json(self, name: str, root: Path, *words: str, status: int = 0) -> None:
         """Run a command with --json, and keep its document."""
@@ -107,15 +109,15 @@ class Story:
         self.text(name, root, *words)
         self.json(name, root, *words, status=status)
 
-    def _normal(self, text: str) -> str:
+    def _normal(self, text: str, *, numbers: bool = False) -> str:
         for found, written in self.names.items():
             text = text.replace(found, written)
         text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", "TIME", text)
         text = re.sub(r"\bup \d+ .*", "up UPTIME", text)
         text = re.sub(r"\bport \d+", "port PORT", text)
         # Columns are as wide as their widest cell; those of process numbers become that of PID.
-        text = re.sub(r"\b([PT]ID) +", r"\1  ", text)
-        return re.sub(r"\b(\d+)( *)", self._number, text)
+        text = re.sub(r"\b([PT]ID) {2,}", r"\1  ", text)
+        return re.sub(r"\b(\d+)( *)", self._number, text) if numbers else text
 
     def _number(self, match: re.Match[str]) -> str:
         number, blanks = match[1], match[2]
@@ -223,7 +225,6 @@ def _asked_of_the_service(story: Story, root: Path) -> None:
     }.items():
         story.both(name, root, *words)
     story.text("explain-missing", root, "explain", "999")
-    story.text("status-svg", root, "status", "svg", "--affinity")
 
 
 def _read_from_the_kernel(story: Story, root: Path) -> None:
@@ -286,7 +287,8 @@ def _simulator_s_story(story: Story, at: Path) -> None:
     anywhere = at.parent
     try:
         story.text("sim-create", anywhere, "sim", "create", str(at), "--guests", "standin")
-        story.text("sim-run", anywhere, "sim", "run", str(at), "qm", "create", "100")
+        Node(at).do("create", 100, "--cores", 2)
+        story.text("sim-run", anywhere, "sim", "run", str(at), "qm", "list")
         for command in ("stop", "start"):
             story.both(f"sim-{command}", anywhere, "sim", command, str(at))
         story.text("sim-destroy", anywhere, "sim", "destroy", str(at))
@@ -316,8 +318,6 @@ def _host_s_story(story: Story, root: Path) -> None:
     story.both("plan-host", root, "plan", "--host", "generated:2x2x4x2", *guests)
     hybrid = "generated:1x1x4x2+4e+2lp+isolated=2+offline=5"
     story.both("topology-host", root, "topology", "--host", hybrid)
-    for shell in ("bash", "zsh", "fish"):
-        story.text(f"completion-{shell}", root, "completion", shell)
 
 
 def _asked_of_a_larger_host(story: Story, folder: Path) -> None:
@@ -332,6 +332,11 @@ def _asked_of_a_larger_host(story: Story, folder: Path) -> None:
         "/api/v1/decisions": views.decisions(stage.state.tracked, ()),
         "/api/v1/topology": views.topology(stage.topology),
         **{f"/api/v1/guests/{guest.vmid}": guest for guest in guests},
+        "/api/v1/heatmap.svg?affinity=1": heatmap_svg(
+            stage.topology,
+            stage.state.host.matrix,
+            affinity={v: t.placement.home for v, t in stage.state.tracked.items()},
+        ),
     }
     socket = folder / "api.sock"
     story.names = {str(socket): "/SOCKET"}
@@ -340,6 +345,7 @@ def _asked_of_a_larger_host(story: Story, folder: Path) -> None:
         for vmid in (103, 104):
             name = f"explain-neighbours-{vmid}"
             story.both(name, folder, "explain", str(vmid), "--socket", str(socket))
+        story.text("status-svg", folder, "status", "svg", "--affinity", "--socket", str(socket))
 
 
 class _Server(ThreadingMixIn, UnixStreamServer):
@@ -352,7 +358,9 @@ def _answering(path: Path, answers: Mapping[str, object]) -> Iterator[None]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps(jsonvalue.plain(answers[self.path])).encode()
+            answer = answers[self.path]
+            text = answer if isinstance(answer, str) else json.dumps(jsonvalue.plain(answer))
+            body = text.encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

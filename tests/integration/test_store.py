@@ -220,7 +220,6 @@ def test_a_folder_that_is_missing_is_a_store_error(tmp_path: Path) -> None:
         JsonFile(tmp_path / "missing" / "state.json").save(CONTENT)
 
 
-@pytest.mark.xfail(strict=True, reason="taking the unfinished file away fails in its turn")
 def test_a_folder_that_is_none_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("a file")
     with pytest.raises(StoreError, match="Not a directory"):

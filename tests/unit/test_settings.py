@@ -289,9 +289,6 @@ def test_shipped_values_are_the_defaults() -> None:
     assert read(given) == (Settings(), ())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an empty value of a setting that is unset by default is refused"
-)
 @pytest.mark.parametrize("name", ["PCA_ROUNDS", "PCA_ITERATIONS", "PCA_SOCKET_FILE"])
 def test_shipped_empty_values_may_be_uncommented(name: str) -> None:
     assert (name, "") in _shipped()

@@ -118,6 +118,8 @@ def _got(guest: wire.GuestView, topology: wire.TopologyView) -> str:
             return f"no CPUs: {guest.refused}"
         if not guest.running:
             return "no CPUs: it does not run"
+        if not guest.managed:
+            return "no CPUs of ours"
         return f"no CPUs of ours: {guest.reason or 'the next scan will see it'}"
     place = _where(CpuSet.parse(guest.cpus), topology)
     if guest.applied != guest.cpus:

@@ -44,8 +44,11 @@ def pidfile(text: str) -> Pid | None:
 
 
 def tids(text: str) -> tuple[Tid, ...]:
-    """The numbers in /proc/PID/task/TID/children."""
-    return tuple(Tid(int(word)) for word in text.split() if word.isdigit())
+    """The numbers in /proc/PID/task/TID/children. SyntaxFault for anything else."""
+    words = text.split()
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise SyntaxFault(f"{text[:60]!r} are no thread ids")
+    return tuple(Tid(int(word)) for word in words)
 
 
 def argv(text: str) -> tuple[str, ...]:

@@ -123,6 +123,9 @@ SETTINGS: tuple[Setting, ...] = (
 # Not read as settings: how programs and tests are told where things are.
 PLACES = ("PCA_ROOT", "PCA_PINGPONG")
 
+# Fields whose default is "unset", which the settings file spells as an empty value.
+_UNSET = frozenset({"rounds", "iterations", "socket_file"})
+
 DEAD = (
     "PCA_SOCKET_RETRY",
     "PCA_SOCKET_SLEEP",
@@ -200,7 +203,7 @@ def settings(
     weights: dict[str, float] = {}
     for setting in SETTINGS:
         assignment = given.get(setting.name)
-        if assignment is None:
+        if assignment is None or (not assignment.value and setting.target in _UNSET):
             continue
         value = _read(setting, assignment)
         if setting.target.startswith("weights."):

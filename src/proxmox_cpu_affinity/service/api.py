@@ -8,7 +8,7 @@ from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.engine.occupancy import overlapping
 from proxmox_cpu_affinity.engine.plan import plan
 from proxmox_cpu_affinity.formats import wire
-from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError
+from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError, RefusedError
 from proxmox_cpu_affinity.model.guest import Request
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Outcome
@@ -119,6 +119,11 @@ class Api:
     async def guest(self, call: Call) -> wire.GuestView:
         config, process = await asyncio.to_thread(self._service.look, call.vmid)
         if config is None:
+            _, unreadable = await asyncio.to_thread(self._service.world.guests.configs)
+            if call.vmid in unreadable:
+                raise RefusedError(
+                    f"VM {call.vmid}: its configuration cannot be read", hint="see: qm config"
+                )
             raise no_guest(call.vmid)
         return views.guest(self._service.state, config, process)
 
