@@ -50,7 +50,7 @@ COMMANDS = [line for line in commands() if line]
 
 
 class Admin:
-    """Who types the commands: on a node where guests 100 and 101 run."""
+    """Who types the commands: on a node where guests 100 to 102 run."""
 
     def __init__(self, node: Node, service: Running, spare: Path) -> None:
         self.node = node
@@ -119,7 +119,7 @@ def test_every_command_of_the_readme_works(
     storages = sim_node.path("/etc/pve/storage.cfg")
     storages.write_text(storages.read_text() + "\nnfs: nfs\n\tserver x\n\texport /x\n")
     sim_node.path("/mnt/pve/nfs").mkdir(parents=True)
-    for vmid in (100, 101):
+    for vmid in (100, 101, 102):
         add_guest(sim_node, vmid, hook=False)
         sim_node.do("start", vmid)
     with short_root() as folder, Running(sim_node, "--stdout") as service:
