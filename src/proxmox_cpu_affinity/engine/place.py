@@ -60,7 +60,8 @@ def _everything(host: Host, request: Request, free: CpuSet) -> Decision:
     placed = placement_of(host.topology, request, free, free.first())
     reason = "it needs every usable CPU"
     if request.vcpus > len(free):
-        warning = f"{request.vcpus} vCPUs on {len(free)} usable CPUs: they share"
+        usable = "1 usable CPU" if len(free) == 1 else f"{len(free)} usable CPUs"
+        warning = f"{request.vcpus} vCPUs on {usable}: they share"
         placed = replace(placed, warnings=(*placed.warnings, warning))
         reason = "it has more vCPUs than there are usable CPUs"
     return Decision(placed, (), reason)
