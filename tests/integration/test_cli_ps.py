@@ -241,3 +241,18 @@ def test_outside_of_a_pve_node(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("Error: /etc/pve is missing")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_who_may_not_read_is_not_told_that_nothing_runs(sim_node: Node) -> None:
+    sim_node.do("create", 100)
+    sim_node.do("start", 100)
+    sim_node.root.chmod(0o755)
+    sim_node.path("/run/qemu-server").chmod(0o750)
+    command = [sys.executable, "-m", "proxmox_cpu_affinity", "--root", str(sim_node.root), "ps"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, user=65534, group=65534, cwd="/", check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "may not be read" in done.stderr
+    assert "no guest is running" not in done.stdout + done.stderr

@@ -55,7 +55,7 @@ def test_status_begins_with_the_inherited_line_and_goes_on_in_words(world: World
     assert first == "Service is running (pong received)"
     said = dict(re.split(": +", line, maxsplit=1) for line in rest)
     assert said["Strategy"] == "balanced, width exact"
-    assert said["Guests"].startswith("0 running")
+    assert said["Guests"].startswith("0 placed and running")
     assert said["Node"] == world.node.name
     assert "PCA_MANAGE=tag" in said["Manages"]
     whole = json.loads(world.result("status", "--json"))
@@ -110,7 +110,7 @@ def test_core_vm_affinity_is_what_the_guests_have(world: World) -> None:
     for vmid, cpus in found.items():
         assert [vmid, ",".join(map(str, cpus))] in rows
         assert all(mask == set(cpus) for mask in masks(world.node, int(vmid)).values())
-    assert "Guests:          2 running, 2 on their CPUs" in world.result("status")
+    assert "Guests:          2 placed and running, 2 on their CPUs" in world.result("status")
 
 
 def test_svg_goes_to_stdout_or_into_a_file(world: World, tmp_path: Path) -> None:

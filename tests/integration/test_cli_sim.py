@@ -1,6 +1,9 @@
 """`sim`: a node from its making to its removal, by the command line alone."""
 
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 
 from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.sim.node import Node
+from tests.integration.running import Running
 
 
 @pytest.fixture
@@ -78,3 +82,15 @@ def test_what_is_no_node_is_left_alone(
     assert (status, out) == (1, "")
     assert "no simulated node" in err
     assert (tmp_path / "precious").exists()
+
+
+def test_destroy_ends_the_service_too(root: Path) -> None:
+    """However it was started: it is known by the lock that it holds."""
+    assert main(["sim", "create", str(root), "--guests", "standin"]) == 0
+    environment = {**os.environ, "PCA_ROOT": str(root), "PCA_PORT": "0"}
+    command = [sys.executable, "-m", "proxmox_cpu_affinity.service.main", "--stdout"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as service:
+        Running.wait_for((root / "run/proxmox-cpu-affinity/api.sock").exists)
+        assert main(["sim", "destroy", str(root)]) == 0
+        assert service.wait(10) == 0
+    assert not root.exists()

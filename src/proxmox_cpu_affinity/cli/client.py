@@ -89,7 +89,10 @@ class Client:
                 f"not permitted to talk to the service at {self.path}", hint="only root may"
             ) from None
         except TimeoutError:
-            raise self._down(f"the service does not answer within {timeout:g} s") from None
+            raise ServiceDownError(
+                f"the service is there, but does not answer within {timeout:g} s",
+                hint="look at its log: journalctl -u proxmox-cpu-affinity",
+            ) from None
         except (FileNotFoundError, ConnectionRefusedError):
             raise self._down("the service is not running") from None
         except (OSError, HTTPException) as error:

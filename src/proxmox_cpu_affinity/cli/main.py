@@ -103,6 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AffinityError as error:
         ui.error(error.text, error.hint)
         return error.exit_status
+    except PermissionError as error:
+        what = error.filename or error.strerror or "that"
+        ui.error(f"not permitted: {what}", "run this as root, or as who made it")
+        return 1
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from proxmox_cpu_affinity.linux.threads import affinity_of, family_of, tids_of
+from proxmox_cpu_affinity.linux.threads import affinity_of, family_of, own_cpus, tids_of
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.guest import GuestProcess, Thread
@@ -53,7 +53,9 @@ class ThreadMasks:
         return self._apply(process, wanted, placement.applied, Confinement.THREADS)
 
     def undo(self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet) -> Confined:
-        """Give every thread the mask it had before; those that are new since get `free`."""
+        """Give every thread the mask it had before; those that are new since get `free`, as far
+        as this process's own cpuset goes."""
+        free = free & own_cpus() or free
         return self._apply(
             process, lambda thread: found.get(thread.tid, free), free, Confinement.NONE
         )

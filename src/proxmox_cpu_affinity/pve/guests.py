@@ -5,12 +5,13 @@ AbstractConfig.pm and QemuServer/Helpers.pm: /etc/pve/nodes/NODE/qemu-server/VMI
 /run/qemu-server/VMID.pid.
 """
 
+import os
 from dataclasses import dataclass
 
 from proxmox_cpu_affinity.formats import procfs, pveconf
 from proxmox_cpu_affinity.linux.threads import stat_of
 from proxmox_cpu_affinity.linux.tree import Tree
-from proxmox_cpu_affinity.model.errors import GuestNotFoundError, NotPveHostError
+from proxmox_cpu_affinity.model.errors import ForbiddenError, GuestNotFoundError, NotPveHostError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess
 from proxmox_cpu_affinity.model.ids import Pid, Vmid, vmid_of
 
@@ -69,6 +70,12 @@ class NodeGuests:
 
     def processes(self) -> dict[Vmid, GuestProcess]:
         """The running guests, each one proved."""
+        folder = self.tree.at("run/qemu-server")
+        if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+            raise ForbiddenError(
+                "/run/qemu-server may not be read: no telling which guests run",
+                hint="run this as root",
+            )
         names = self.tree.listing("run/qemu-server")
         vmids = (vmid_of(name.removesuffix(".pid")) for name in names if name.endswith(".pid"))
         found = (self.process(vmid) for vmid in vmids if vmid is not None)

@@ -179,9 +179,11 @@ class Api:
         return [await self._reassign(vmid, undo=undo) for vmid in (*running, *rest)]
 
     async def _reassign(self, vmid: Vmid, *, undo: bool) -> wire.ReassignRow:
-        before = self._service.state.tracked.get(vmid)
+        self._service.freed.pop(vmid, None)
         await self._service.reassign(vmid, undo=undo)
-        return views.reassigned(self._service.state, vmid, before, undo=undo)
+        if undo:
+            return views.let_go(vmid, self._service.freed.pop(vmid, None))
+        return views.reassigned(self._service.state, vmid)
 
     async def plan(self, call: Call) -> wire.PlanAnswer:
         wanted = wire.PlanBody.read(call.body).guests

@@ -108,6 +108,7 @@ class Service:
         self.warnings = warnings
         self.host = world.host
         self.decisions: deque[Kept] = deque(maxlen=DECISIONS_KEPT)
+        self.freed: dict[Vmid, Confined] = {}  # what was read back when a guest was let go
         self.trouble = ""  # why the guests cannot be read, empty if they can
         self.began = time.monotonic()
         self.state: State
@@ -175,6 +176,8 @@ class Service:
     async def feed(self, event: Event) -> None:
         """One step of the brain; returns when all that it led to is done and read back."""
         self.state, actions = step(self.state, event)
+        if isinstance(event, SetFree):
+            self.freed[event.confined.process.vmid] = event.confined
         for action in actions:
             await self._carry_out(action)
 

@@ -115,6 +115,8 @@ def alone(paths: Paths) -> int:
         raise AlreadyRunningError(
             "another service runs on this node", hint="systemctl status proxmox-cpu-affinity"
         ) from None
+    os.ftruncate(handle, 0)
+    os.write(handle, f"{os.getpid()}\n".encode())  # for people, and for those who end us
     return handle
 
 

@@ -10,7 +10,7 @@ from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.guest import Exclusion, GuestConfig, GuestProcess, Request
 from proxmox_cpu_affinity.model.ids import Cpu, Vmid
 from proxmox_cpu_affinity.model.latency import LatencyMatrix
-from proxmox_cpu_affinity.model.placement import Outcome
+from proxmox_cpu_affinity.model.placement import Confined, Outcome
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.reconcile import State, Tracked
 from proxmox_cpu_affinity.render import lines
@@ -143,12 +143,19 @@ def hook_stopped(state: State, vmid: Vmid) -> wire.HookAnswer:
     return wire.HookAnswer(vmid, f"{word} {last} {verb} free again")
 
 
-def reassigned(state: State, vmid: Vmid, before: Tracked | None, *, undo: bool) -> wire.ReassignRow:
-    tracked = state.tracked.get(vmid)
-    if undo:
-        if before is None or before.process is None:
-            return wire.ReassignRow(vmid, "skipped", "nothing to undo")
+def let_go(vmid: Vmid, freed: Confined | None) -> wire.ReassignRow:
+    """What undoing came to, by what was read back; None: there was nothing to undo."""
+    if freed is None:
+        return wire.ReassignRow(vmid, "skipped", "nothing to undo")
+    if freed.outcome is Outcome.FULL:
         return wire.ReassignRow(vmid, "success", "let go until its next start")
+    fault = freed.faults[0].reason if freed.faults else "no thread was found"
+    return wire.ReassignRow(vmid, "failed", f"let go in {freed.outcome}: {fault}")
+
+
+def reassigned(state: State, vmid: Vmid) -> wire.ReassignRow:
+    """What placing a running guest anew came to."""
+    tracked = state.tracked.get(vmid)
     config = state.configs.get(vmid)
     reason = None if config is None else config.exclusion(state.manage)
     if reason is not None:

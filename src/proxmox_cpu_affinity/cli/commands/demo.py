@@ -23,6 +23,7 @@ import click
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.client import Client
 from proxmox_cpu_affinity.cli.command import Command
+from proxmox_cpu_affinity.cli.ending import end_service
 from proxmox_cpu_affinity.model.errors import AffinityError, ProgramFailedError, UsageError
 from proxmox_cpu_affinity.sim import hookscript
 from proxmox_cpu_affinity.sim import node as nodes
@@ -184,49 +185,9 @@ def _stop(root: Path) -> None:
         raise UsageError(f"{root} holds no demo", hint="name the folder that --keep printed")
     if not home.is_dir():
         home = root
-    _end_service(home)
+    end_service(home)
     nodes.Node(home).destroy()
     shutil.rmtree(root, ignore_errors=True)
-
-
-def _end_service(home: Path) -> None:
-    """SIGTERM to the process whose arguments name this node as the service's root, and wait."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            argv = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"proxmox_cpu_affinity.service.main" in argv and os.fsencode(home) in argv:
-            _end(int(entry.name))
-
-
-def _end(pid: int) -> None:
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        for number, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
-            signal.pidfd_send_signal(handle, number)
-            deadline = time.monotonic() + patience
-            while time.monotonic() < deadline:
-                if _reaped(pid):
-                    return
-                time.sleep(0.01)
-    except ProcessLookupError:
-        return
-    finally:
-        os.close(handle)
-
-
-def _reaped(pid: int) -> bool:
-    """Whether a process is gone; our own child is taken from the process table first."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return not Path(f"/proc/{pid}").exists()
 
 
 def _tell_how_to_stop(root: Path) -> None:

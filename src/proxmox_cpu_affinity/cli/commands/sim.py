@@ -63,7 +63,7 @@ def create(
 
     files = None
     if host is not None:
-        whole = generate(parse_spec(host))
+        whole = generate(parse_spec(host.removeprefix("generated:")))
         files = {f"/{path}": text for path, text in whole.items() if path.startswith("sys/")}
     made = node.create(
         directory,
@@ -101,10 +101,13 @@ def start(*, directory: Path, as_json: bool) -> None:
 @directory
 @as_json
 def stop(*, directory: Path, as_json: bool) -> None:
-    """Pull a node's power plug: all its processes end, without hooks."""
+    """Pull a node's power plug: all its processes end, our service too, without hooks."""
+    from proxmox_cpu_affinity.cli.ending import end_service
     from proxmox_cpu_affinity.sim.node import Node
 
-    Node(directory).close()
+    node = Node(directory)
+    end_service(node.root)
+    node.close()
     _say(directory, "off", as_json=as_json)
 
 
@@ -113,9 +116,12 @@ def stop(*, directory: Path, as_json: bool) -> None:
 @as_json
 def destroy(*, directory: Path, as_json: bool) -> None:
     """End all of a node's processes and remove its directory."""
+    from proxmox_cpu_affinity.cli.ending import end_service
     from proxmox_cpu_affinity.sim.node import Node
 
-    Node(directory).destroy()
+    node = Node(directory)
+    end_service(node.root)
+    node.destroy()
     _say(directory, "gone", as_json=as_json)
 
 

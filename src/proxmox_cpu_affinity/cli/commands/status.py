@@ -145,7 +145,7 @@ def described(now: wire.Status) -> list[tuple[str, object]]:
         ("Manages", f"{_MANAGED.get(now.manage, now.manage)} (PCA_MANAGE={now.manage})"),
         ("Strategy", f"{now.strategy}, width {now.width}"),
         ("Confined", _CONFINED.get(now.confinement, now.confinement)),
-        ("Guests", f"{now.guests_running} running, {now.guests_confined} on their CPUs"),
+        ("Guests", f"{now.guests_running} placed and running, {now.guests_confined} on their CPUs"),
         ("Shared CPUs", now.overlap or "none"),
         ("Latencies", matrix_words(now.matrix)),
     ]

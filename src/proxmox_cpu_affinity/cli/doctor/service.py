@@ -17,6 +17,7 @@ from proxmox_cpu_affinity.cli.doctor.check import (
     warning,
 )
 from proxmox_cpu_affinity.formats.settings import Settings, settings
+from proxmox_cpu_affinity.formats.wire import RELEASED
 from proxmox_cpu_affinity.model.errors import RefusedError, ServiceDownError, SettingError
 from proxmox_cpu_affinity.service.paths import SETTINGS, Paths
 
@@ -117,7 +118,11 @@ def check_matrix(patient: Patient) -> Result:
 
 def check_guests(patient: Patient) -> Result:
     """Whether every managed guest that runs is where it was put."""
-    running = [guest for guest in patient.guests if guest.managed and guest.running]
+    running = [
+        guest
+        for guest in patient.guests
+        if guest.managed and guest.running and guest.reason_code != RELEASED
+    ]
     lost = [guest.vmid for guest in running if guest.outcome == "failed"]
     homeless = [guest for guest in running if guest.refused]
     partly = [guest.vmid for guest in running if guest.outcome == "part"]
