@@ -16,7 +16,7 @@ def end_service(root: Path) -> None:
     except (OSError, ValueError):
         return
     if _holds(pid, lock):
-        _end(pid)
+        end_process(pid)
 
 
 def _holds(pid: int, file: Path) -> bool:
@@ -27,7 +27,8 @@ def _holds(pid: int, file: Path) -> bool:
         return False
 
 
-def _end(pid: int) -> None:
+def end_process(pid: int) -> None:
+    """SIGTERM, then SIGKILL, and wait until it is gone."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:

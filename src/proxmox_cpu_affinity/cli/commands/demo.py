@@ -23,9 +23,9 @@ import click
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.client import Client
 from proxmox_cpu_affinity.cli.command import Command
-from proxmox_cpu_affinity.cli.ending import end_service
+from proxmox_cpu_affinity.cli.ending import end_process, end_service
 from proxmox_cpu_affinity.model.errors import AffinityError, ProgramFailedError, UsageError
-from proxmox_cpu_affinity.sim import hookscript
+from proxmox_cpu_affinity.sim import hookscript, processes
 from proxmox_cpu_affinity.sim import node as nodes
 from proxmox_cpu_affinity.sim.settings import GuestKind
 
@@ -43,15 +43,22 @@ class Stage:
 
     def own(self, *words: str) -> None:
         """Run a command of ours, as typed."""
+        if not self.tries(*words):
+            raise ProgramFailedError(f"{words[0]} failed")
+
+    def tries(self, *words: str) -> bool:
+        """The same for what may fail; whether it did not."""
         _say(f"$ proxmox-cpu-affinity {shlex.join(words)}")
-        self._run([sys.executable, "-m", "proxmox_cpu_affinity", *words])
+        return self._run([sys.executable, "-m", "proxmox_cpu_affinity", *words]) == 0
 
     def qm(self, *words: str) -> None:
         """Run the node's qm."""
         _say(f"$ qm {shlex.join(words)}")
-        self._run([str(self.node.path("/usr/sbin/qm")), *words])
+        status = self._run([str(self.node.path("/usr/sbin/qm")), *words])
+        if status:
+            raise ProgramFailedError(f"qm {words[0]} ended with status {status}")
 
-    def _run(self, argv: Sequence[str]) -> None:
+    def _run(self, argv: Sequence[str]) -> int:
         done = subprocess.run(
             argv,
             stdin=subprocess.DEVNULL,
@@ -63,8 +70,7 @@ class Stage:
         )
         for line in done.stdout.splitlines():
             _say(f"  {line}")
-        if done.returncode:
-            raise ProgramFailedError(f"{Path(argv[0]).name} ended with status {done.returncode}")
+        return done.returncode
 
 
 @click.command(cls=Command, needs_root=False, examples=("demo", "demo --keep"))
@@ -95,7 +101,7 @@ def demo(*, keep: bool, stop: str | None, guests: str | None, output: str) -> No
         try:
             _play(root, None if guests is None else GuestKind(guests), Path(output))
         except BaseException:
-            _quietly(lambda: _stop(root))
+            _quietly(lambda: _abandon(root))
             raise
         if keep:
             _tell_how_to_stop(root)
@@ -116,7 +122,8 @@ def _play(root: Path, kind: GuestKind | None, output: Path) -> None:
         _say("  (QEMU is not used here: apt install qemu-system-x86 for real guests)")
     stage = Stage(node)
     _step("What a cache line's way takes on this machine")
-    stage.own("cpuinfo")
+    if not stage.tries("cpuinfo"):
+        _say("  (too busy to measure now: the prediction from the topology serves until then)")
     _step("The service")
     hookscript.install(node)
     _start_service(node)
@@ -188,6 +195,21 @@ def _stop(root: Path) -> None:
     end_service(home)
     nodes.Node(home).destroy()
     shutil.rmtree(root, ignore_errors=True)
+
+
+def _abandon(root: Path) -> None:
+    """After an interrupt: what was just being started names the folder too, and must end first."""
+    for _ in range(50):
+        strays = [
+            pid
+            for pid in processes.found(lambda argv: any(str(root) in word for word in argv))
+            if pid != os.getpid()
+        ]
+        if not strays:
+            break
+        for pid in strays:
+            end_process(pid)
+    _stop(root)
 
 
 def _tell_how_to_stop(root: Path) -> None:
