@@ -1,6 +1,7 @@
 """Fixtures of the integration tests: simulated nodes, switched off and removed after each test."""
 
 import contextlib
+import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from proxmox_cpu_affinity.sim import layout, node, processes
 from proxmox_cpu_affinity.sim.node import Node
-from proxmox_cpu_affinity.sim.settings import GuestKind
+from proxmox_cpu_affinity.sim.settings import GuestKind, PostStop
 
 
 @contextlib.contextmanager
@@ -25,10 +26,10 @@ def short_root() -> Iterator[Path]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def make_node(kind: GuestKind) -> Iterator[Node]:
+def make_node(kind: GuestKind, *, peers: tuple[str, ...] = ()) -> Iterator[Node]:
     """A node that is switched off and removed after its use."""
     with short_root() as root:
-        made = node.create(root, guest=kind)
+        made = node.create(root, guest=kind, peers=peers)
         try:
             yield made
         finally:
@@ -49,12 +50,10 @@ def qemu_node() -> Iterator[Node]:
     yield from make_node(GuestKind.QEMU)
 
 
-@pytest.fixture(
-    params=[
-        GuestKind.STANDIN,
-        pytest.param(GuestKind.QEMU, marks=pytest.mark.qemu),
-    ]
-)
+KINDS = [GuestKind.STANDIN, pytest.param(GuestKind.QEMU, marks=pytest.mark.qemu)]
+
+
+@pytest.fixture(params=KINDS)
 def any_node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """Both of them, one after the other: what holds for one must hold for the other."""
     if request.param is GuestKind.QEMU and layout.qemu_program() is None:
@@ -77,3 +76,80 @@ class Recorder:
         """Wait for exactly these calls in this order; whoever is late has ten seconds."""
         processes.wait_until(lambda: len(self.calls()) >= len(calls), seconds=10)
         assert self.calls() == list(calls)
+
+
+class Cast:
+    """Guests on a node that a module's tests share; each test makes its own, with a hookscript.
+
+    `PEER` is the other node of the cluster, of which there is the folder only.
+    """
+
+    PEER = "pve2"
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.hook = Recorder(node)
+        self._vmids = itertools.count(100)
+        self._seen: dict[int, int] = {}
+
+    def guest(self, *words: object, hook: bool = True, start: bool = False) -> int:
+        """Create a guest with these words for `qm create`."""
+        vmid = next(self._vmids)
+        hooked = ("--hookscript", self.hook.volume) if hook else ()
+        self.node.do("create", vmid, *hooked, *words)
+        if start:
+            self.node.do("start", vmid)
+        return vmid
+
+    def calls(self, vmid: int) -> list[str]:
+        """The phases in which a guest's hook was called since this was last asked."""
+        found = self._unseen(vmid)
+        self._seen[vmid] = self._seen.get(vmid, 0) + len(found)
+        return found
+
+    def comes(self, vmid: int, *phases: str) -> None:
+        """Wait for exactly these calls in this order; whoever is late has ten seconds."""
+        processes.wait_until(lambda: len(self._unseen(vmid)) >= len(phases), seconds=10)
+        assert self.calls(vmid) == list(phases)
+
+    def _unseen(self, vmid: int) -> list[str]:
+        mine = [call.split() for call in self.hook.calls()]
+        return [phase for who, phase in mine if who == str(vmid)][self._seen.get(vmid, 0) :]
+
+    def file(self, vmid: int, *, node: str = "pve") -> Path:
+        return self.node.path(f"/etc/pve/nodes/{node}/qemu-server/{vmid}.conf")
+
+    def status(self, vmid: int) -> str:
+        return self.node.do("status", vmid).removeprefix("status: ").strip()
+
+    def refused(self, *words: object, status: int, says: str) -> None:
+        """A command fails with this status, and this on stdout (tasks) or stderr (all else)."""
+        done = self.node.qm(*words)
+        assert (done.returncode, says in done.stdout + done.stderr) == (status, True), done
+
+
+def make_cast(kind: GuestKind) -> Iterator[Cast]:
+    if kind is GuestKind.QEMU and layout.qemu_program() is None:
+        pytest.skip("QEMU is not installed")
+    for made in make_node(kind, peers=(Cast.PEER,)):
+        yield Cast(made)
+
+
+@pytest.fixture(scope="module")
+def cast() -> Iterator[Cast]:
+    """Stand-ins on a node that the tests of a module share."""
+    yield from make_cast(GuestKind.STANDIN)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def any_cast(request: pytest.FixtureRequest) -> Iterator[Cast]:
+    """Both kinds of guests, one after the other."""
+    yield from make_cast(request.param)
+
+
+@pytest.fixture(params=PostStop)
+def model(request: pytest.FixtureRequest) -> PostStop:
+    """Both ways of running post-stop; the test configures its node."""
+    found = request.param
+    assert isinstance(found, PostStop)
+    return found

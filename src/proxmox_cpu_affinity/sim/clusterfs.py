@@ -7,6 +7,7 @@ shows in them at the next such change.
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from proxmox_cpu_affinity.model.ids import vmid_of
@@ -16,12 +17,27 @@ WATCHED = ("storage.cfg", "user.cfg", "datacenter.cfg", "ha/resources.cfg", "ha/
 _FOLDERS = {"qemu-server": "qemu", "lxc": "lxc"}
 
 
-def create(tree: Tree) -> None:
-    """The three files of a node that is not in a cluster."""
-    _write(tree.pve / ".members", {"nodename": tree.settings.name, "version": 0})
+def create(tree: Tree, *, peers: Sequence[str] = ()) -> None:
+    """The three files of a node: alone, or in a cluster with these other nodes."""
+    _write(tree.pve / ".members", _members(tree.settings.name, peers))
     version = {"starttime": int(time.time()), "clinfo": 0, "vmlist": 1}
     _write(tree.pve / ".version", version | dict.fromkeys(WATCHED, 1) | {"kvstore": {}})
     _write_vmlist(tree, 1)
+
+
+def _members(name: str, peers: Sequence[str]) -> dict[str, object]:
+    if not peers:
+        return {"nodename": name, "version": 0}
+    nodes = (name, *peers)
+    return {
+        "nodename": name,
+        "version": len(nodes),
+        "cluster": {"name": "sim", "version": 1, "nodes": len(nodes), "quorate": 1},
+        "nodelist": {
+            node: {"id": number, "online": 1, "ip": f"192.0.2.{number}"}
+            for number, node in enumerate(nodes, start=1)
+        },
+    }
 
 
 def bump(tree: Tree, what: str) -> None:

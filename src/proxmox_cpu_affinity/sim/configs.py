@@ -60,11 +60,20 @@ def digest(tree: Tree, vmid: int) -> str:
     return hashlib.sha1(data, usedforsecurity=False).hexdigest()
 
 
-def save(tree: Tree, vmid: int, file: GuestFile) -> None:
+def save(tree: Tree, vmid: int, file: GuestFile, *, node: str = "") -> None:
     """Write a guest's configuration to this node's folder, through a temporary file and rename."""
-    path = path_of(tree, vmid)
+    path = path_of(tree, vmid, node=node)
     data = pveconf.write(file).encode("utf-8", "surrogateescape")
     replace(path, data)
+    clusterfs.bump(tree, "vmlist")
+
+
+def move(tree: Tree, vmid: int, *, source: str, target: str) -> None:
+    """Give a guest to another node: its file is renamed into that node's folder. MissingGuest."""
+    try:
+        path_of(tree, vmid, node=source).rename(path_of(tree, vmid, node=target))
+    except FileNotFoundError:
+        raise MissingGuest(source, vmid) from None
     clusterfs.bump(tree, "vmlist")
 
 
@@ -81,10 +90,12 @@ def replace(path: Path, data: bytes, *, mode: int = 0o640) -> None:
     sibling.rename(path)
 
 
-def update(tree: Tree, vmid: int, changes: Mapping[str, str | None]) -> GuestFile:
+def update(
+    tree: Tree, vmid: int, changes: Mapping[str, str | None], *, node: str = ""
+) -> GuestFile:
     """Set or remove keys of the main section; the caller holds the lock."""
-    file = load(tree, vmid).with_main(changes)
-    save(tree, vmid, file)
+    file = load(tree, vmid, node=node).with_main(changes)
+    save(tree, vmid, file, node=node)
     return file
 
 
@@ -92,6 +103,12 @@ def check_lock(file: GuestFile) -> None:
     """Refuse a guest with a `lock:`. Fault."""
     if name := file.main.values.get("lock"):
         raise Fault(f"VM is locked ({name})")
+
+
+def check_node(tree: Tree, name: str) -> None:
+    """Refuse a node that is not in the cluster. Fault."""
+    if not (tree.pve / "nodes" / name).is_dir() or "/" in name or not name:
+        raise Fault(f"no such cluster node '{name}'")
 
 
 def storages(tree: Tree) -> Mapping[str, Storage]:

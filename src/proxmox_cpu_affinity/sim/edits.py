@@ -2,13 +2,13 @@
 
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 from proxmox_cpu_affinity.formats.pveconf import GuestFile, Section
 from proxmox_cpu_affinity.formats.pveschema import checked
 from proxmox_cpu_affinity.model.errors import SyntaxFault
-from proxmox_cpu_affinity.sim import configs, ha, hooks, pending, say
+from proxmox_cpu_affinity.sim import configs, cpus, ha, hooks, pending, ramstate, say
 from proxmox_cpu_affinity.sim.faults import BadParameter, Fault
 from proxmox_cpu_affinity.sim.pending import Changes
 from proxmox_cpu_affinity.sim.processes import guest_pid
@@ -44,24 +44,39 @@ def create(tree: Tree, vmid: int, values: Mapping[str, str]) -> None:
         configs.save(tree, vmid, GuestFile().with_main({**_identity(tree), **values}))
 
 
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """What must hold for a change: the file's digest, unless empty, and that no lock is set."""
+
+    digest: str = ""
+    skiplock: bool = False
+
+
 def change(
-    tree: Tree,
-    vmid: int,
-    changes: Changes,
-    *,
-    digest: str = "",
-    skiplock: bool = False,
+    tree: Tree, vmid: int, changes: Changes, *, revert: Collection[str], guards: Guards, usage: str
 ) -> None:
-    """Set keys, or delete them (None); a running guest takes some of them only later. Fault."""
+    """Set keys, or delete them (None); a running guest takes some of them only later. What waits
+    for the keys of `revert` is forgotten. Fault, BadParameter."""
     with configs.locked(tree, vmid):
-        if digest and digest != configs.digest(tree, vmid):
+        if guards.digest and guards.digest != configs.digest(tree, vmid):
             raise Fault("detected modified configuration - file changed by other user? Try again.")
         file = configs.load(tree, vmid)
-        if not skiplock:
+        if not guards.skiplock:
             configs.check_lock(file)
-        _announce(vmid, changes)
+        _announce(vmid, changes, revert)
         running = guest_pid(tree, vmid) is not None
+        file = pending.revert(file, revert)
         configs.save(tree, vmid, pending.request(file, _known(file, changes), running=running))
+        if running:
+            _plug(tree, vmid, usage=usage)
+
+
+def _plug(tree: Tree, vmid: int, *, usage: str) -> None:
+    """What else a running guest takes at once. BadParameter; the change then goes on waiting."""
+    try:
+        cpus.plug(tree, vmid)
+    except Fault as error:
+        raise BadParameter("vcpus", f"hotplug problem - {error}", usage=usage) from error
 
 
 def destroy(tree: Tree, vmid: int, *, purge: bool = False) -> None:
@@ -81,6 +96,7 @@ def destroy(tree: Tree, vmid: int, *, purge: bool = False) -> None:
         if guest_pid(tree, vmid):
             raise Fault(f"VM {vmid} is running - destroy failed")
         configs.remove(tree, vmid)
+        ramstate.remove_all(tree, vmid)
 
 
 def clone(tree: Tree, vmid: int, new: int, *, name: str = "") -> None:
@@ -120,11 +136,12 @@ def _identity(tree: Tree) -> dict[str, str]:
     }
 
 
-def _announce(vmid: int, changes: Changes) -> None:
+def _announce(vmid: int, changes: Changes, revert: Collection[str]) -> None:
     """The line that PVE prints: the options as given, deletions under one of their own."""
     deleted = ",".join(key for key, value in changes.items() if value is None)
     given = {key: value for key, value in changes.items() if value is not None}
-    shown = {**given, **({"delete": deleted} if deleted else {})}
+    lists = {"delete": deleted, "revert": ",".join(revert)}
+    shown = {**given, **{key: value for key, value in lists.items() if value}}
     words = " ".join(f"-{key} {value}" for key, value in sorted(shown.items()))
     say.out(f"update VM {vmid}: {words}")
 

@@ -5,22 +5,24 @@ Out of scope: disks, networks, displays; a guest here has none.
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from proxmox_cpu_affinity.formats.pveconf import GuestFile, config_of
-from proxmox_cpu_affinity.model.guest import GuestConfig
+from proxmox_cpu_affinity.formats.pveconf import GuestFile, Section, config_of
 from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.sim import cpus
 from proxmox_cpu_affinity.sim.faults import Fault
 from proxmox_cpu_affinity.sim.settings import GuestKind
 from proxmox_cpu_affinity.sim.tree import Tree
 
+_OF_TEMPLATES = frozenset(("bios", "lock", "machine", "memory", "name", "ostype", "template"))
 STANDIN = Path(__file__).with_name("standin.py")
 
 
-def command(tree: Tree, vmid: int, file: GuestFile) -> list[str]:
-    """The arguments that start a guest; argv[0] is the node's kvm. Fault when it has too many
-    vCPUs for the node."""
+def command(tree: Tree, vmid: int, file: GuestFile, *, last: Sequence[str] = ()) -> list[str]:
+    """The arguments that start a guest, `last` at their end; argv[0] is the node's kvm. Fault when
+    it has too many vCPUs for the node."""
     config = config_of(file, vmid=Vmid(vmid), node=tree.settings.name)
     if config.cores * config.sockets > tree.cpus():
         raise Fault(f"MAX {tree.cpus()} vcpus allowed per VM on this node")
@@ -33,14 +35,20 @@ def command(tree: Tree, vmid: int, file: GuestFile) -> list[str]:
     argv += ["-name", f"{config.name or f'vm{vmid}'},debug-threads=on", "-no-shutdown"]
     argv += _monitors(tree, vmid)
     argv += ["-pidfile", str(tree.pidfile(vmid)), "-daemonize"]
-    argv += ["-smp", _smp(config)]
+    argv += cpus.words(config)
     argv += ["-nodefaults", "-display", "none"]
     argv += ["-no-reboot"] if values.get("reboot") == "0" else []
     argv += ["-S"] if values.get("freeze") == "1" else []
     argv += ["-m", str(tree.settings.memory)]
     argv += ["-machine", "pc,acpi=off" if values.get("acpi") == "0" else "pc"]
     argv += [] if standin else _hardware(tree, values)
-    return argv + shlex.split(values.get("args", ""))
+    return [*argv, *shlex.split(values.get("args", "")), *last]
+
+
+def minimized(file: GuestFile) -> GuestFile:
+    """What of a template's configuration is used when a backup starts it: no hook, one vCPU."""
+    kept = {key: value for key, value in file.main.values.items() if key in _OF_TEMPLATES}
+    return replace(file, main=Section({**kept, "kvm": "0"}))
 
 
 def _monitors(tree: Tree, vmid: int) -> list[str]:
@@ -52,12 +60,6 @@ def _monitors(tree: Tree, vmid: int) -> list[str]:
         *("-chardev", f"socket,id=qmp-event,path={tree.qmeventd_socket},{reconnect}"),
         *("-mon", "chardev=qmp-event,mode=control"),
     ]
-
-
-def _smp(config: GuestConfig) -> str:
-    most = config.cores * config.sockets
-    topology = f"sockets={config.sockets},cores={config.cores},maxcpus={most}"
-    return f"{config.vcpu_count},{topology}"
 
 
 def _hardware(tree: Tree, values: Mapping[str, str]) -> list[str]:

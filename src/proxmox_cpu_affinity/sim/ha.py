@@ -1,11 +1,12 @@
 """The HA resources of a node, and a local resource manager in its simplest form.
 
-A power command for an HA guest only files a request (its wanted state); `due` says what is then to
-be done, which the real manager does some seconds later. Out of scope: groups, rules, other nodes.
+A power command for an HA guest only files a request (its wanted state, or a way to another node);
+`due` and `take_requests` say what is then to be done, which the real manager does some seconds
+later. Out of scope: groups, rules, what other nodes do.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from proxmox_cpu_affinity.formats import pvesections
 from proxmox_cpu_affinity.formats.pvesections import SectionEntry
@@ -15,6 +16,17 @@ from proxmox_cpu_affinity.sim.processes import guest_pid
 from proxmox_cpu_affinity.sim.tree import Tree
 
 _FILE = "ha/resources.cfg"
+_REQUESTS = "ha/crm_commands"
+_RETRIES = 1  # max_restart where it is not set
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A guest is to go to another node: live, or stopped first (`relocate`)."""
+
+    vmid: int
+    target: str
+    stops: bool
 
 
 def resources(tree: Tree) -> dict[str, SectionEntry]:
@@ -56,14 +68,43 @@ def drop(tree: Tree, sid: str) -> None:
 
 
 def due(tree: Tree) -> list[tuple[int, str]]:
-    """The guests whose process is not as wanted, each with `start` or `stop`."""
+    """The guests of this node whose process is not as wanted, each with `start` or `stop`."""
     wishes = {
-        int(entry.id): wanted(entry) for entry in resources(tree).values() if entry.type == "vm"
+        int(entry.id): wanted(entry)
+        for entry in resources(tree).values()
+        if entry.type == "vm" and configs.path_of(tree, int(entry.id)).exists()
     }
     return [
         (vmid, "stop" if guest_pid(tree, vmid) else "start")
         for vmid, wish in sorted(wishes.items())
         if wish == ("stopped" if guest_pid(tree, vmid) else "started")
+    ]
+
+
+def retries(tree: Tree, vmid: int) -> int:
+    """How often a start that failed is tried again on this node."""
+    entry = resources(tree).get(f"vm:{vmid}")
+    return int(entry.values.get("max_restart", _RETRIES)) if entry else 0
+
+
+def ask(tree: Tree, command: str, sid: str, target: str) -> None:
+    """File a request: `migrate` or `relocate`."""
+    path = tree.pve / _REQUESTS
+    before = path.read_text() if path.exists() else ""
+    configs.replace(path, f"{before}{command} {sid} {target}\n".encode())
+
+
+def take_requests(tree: Tree) -> list[Request]:
+    """What was asked for, once."""
+    path = tree.pve / _REQUESTS
+    if not path.exists():
+        return []
+    lines = [line.split() for line in path.read_text().splitlines()]
+    path.unlink()
+    return [
+        Request(int(sid.partition(":")[2]), target, stops=command == "relocate")
+        for command, sid, target in lines
+        if configs.path_of(tree, int(sid.partition(":")[2])).exists()
     ]
 
 

@@ -4,7 +4,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from proxmox_cpu_affinity.model.errors import RefusedError, UsageError
@@ -17,6 +17,7 @@ PROGRAMS = {
     "pvesm": "usr/sbin/pvesm",
     "ha-manager": "usr/sbin/ha-manager",
     "pvesh": "usr/bin/pvesh",
+    "vzdump": "usr/bin/vzdump",
 }
 _FOLDERS = (
     "etc/default",
@@ -37,6 +38,7 @@ _FOLDERS = (
     "var/lib/vz/template/iso",
     "var/log/pve/tasks",
 )
+_NODE_FOLDERS = ("qemu-server", "lxc", "openvz", "priv")
 _LINKS = {"var/run": "../run", "var/lock": "../run/lock"}
 
 
@@ -46,8 +48,17 @@ def qemu_program() -> Path | None:
     return Path(found) if found else None
 
 
-def make(tree: Tree, *, snippets: bool, sys_files: Mapping[str, str] | None) -> None:
-    """Make the node. UsageError for a root that is too long, RefusedError for one in use."""
+def make(
+    tree: Tree,
+    *,
+    snippets: bool,
+    sys_files: Mapping[str, str] | None,
+    peers: Sequence[str] = (),
+) -> None:
+    """Make the node; `peers` are the cluster's other nodes, which are folders only.
+
+    UsageError for a root that is too long, RefusedError for one in use.
+    """
     root = tree.root
     if len(os.fsencode(root)) > ROOT_MAX:
         raise UsageError(
@@ -62,7 +73,7 @@ def make(tree: Tree, *, snippets: bool, sys_files: Mapping[str, str] | None) -> 
         (root / link).symlink_to(target)
     (root / "run/qemu-server").chmod(0o750)
     _make_sys(root, sys_files)
-    _make_pve(tree, content="backup,iso,vztmpl" + (",snippets" if snippets else ""))
+    _make_pve(tree, content="backup,iso,vztmpl" + (",snippets" if snippets else ""), peers=peers)
     _make_programs(tree)
     tree.firmware.write_bytes(firmware.image())
     tree.settings_file.write_text(tree.settings.to_json())
@@ -79,19 +90,19 @@ def _make_sys(root: Path, files: Mapping[str, str] | None) -> None:
         path.write_text(text)
 
 
-def _make_pve(tree: Tree, *, content: str) -> None:
-    home = tree.pve / "nodes" / tree.settings.name
-    for folder in ("qemu-server", "lxc", "openvz", "priv"):
-        (home / folder).mkdir(parents=True)
-        if folder != "priv":
-            (tree.pve / folder).symlink_to(f"nodes/{tree.settings.name}/{folder}")
+def _make_pve(tree: Tree, *, content: str, peers: Sequence[str]) -> None:
+    for node in (tree.settings.name, *peers):
+        for folder in _NODE_FOLDERS:
+            (tree.pve / "nodes" / node / folder).mkdir(parents=True)
+        (tree.pve / "nodes" / node / "priv").chmod(0o700)
+    for folder in ("qemu-server", "lxc", "openvz"):
+        (tree.pve / folder).symlink_to(f"nodes/{tree.settings.name}/{folder}")
     (tree.pve / "local").symlink_to(f"nodes/{tree.settings.name}")
-    for private in (tree.pve / "priv", home / "priv"):
-        private.chmod(0o700)
+    (tree.pve / "priv").chmod(0o700)
     storage = f"dir: local\n\tpath /var/lib/vz\n\tcontent {content}\n"
     for name, text in (("storage.cfg", storage), ("ha/resources.cfg", ""), ("datacenter.cfg", "")):
         configs.replace(tree.pve / name, text.encode())
-    clusterfs.create(tree)
+    clusterfs.create(tree, peers=peers)
 
 
 def _make_programs(tree: Tree) -> None:

@@ -8,24 +8,24 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from proxmox_cpu_affinity.model.errors import ProgramFailedError, RefusedError
-from proxmox_cpu_affinity.sim import ha, layout, processes, qmeventd
+from proxmox_cpu_affinity.sim import backup, ha, layout, processes, qmeventd, qmp
+from proxmox_cpu_affinity.sim.arrival import Arrival, Breaks, Completed
 from proxmox_cpu_affinity.sim.settings import GuestKind, PostStop, Settings
 from proxmox_cpu_affinity.sim.tree import Tree
 
 _PROGRAM_S = 120.0
-_QUIT: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGKILL, 5.0),)
+_REBOOT_S, _REBOOT_EACH_S = 10.0, 0.5
 _QMEVENTD_END: tuple[tuple[signal.Signals, float], ...] = (
     (signal.SIGTERM, 10.0),
     (signal.SIGKILL, 5.0),
 )
-
-Completed = subprocess.CompletedProcess[str]
 
 
 class Node:
@@ -64,6 +64,7 @@ class Node:
         post_stop: PostStop | None = None,
         lock_timeout: float | None = None,
         stop_timeout: float | None = None,
+        plug_timeout: float | None = None,
     ) -> None:
         """Change how the node behaves from its next command on; None leaves as it is."""
         now = self.tree.settings
@@ -72,6 +73,7 @@ class Node:
             post_stop=now.post_stop if post_stop is None else post_stop,
             lock_timeout=now.lock_timeout if lock_timeout is None else lock_timeout,
             stop_timeout=now.stop_timeout if stop_timeout is None else stop_timeout,
+            plug_timeout=now.plug_timeout if plug_timeout is None else plug_timeout,
         )
         self.tree.settings_file.write_text(changed.to_json())
 
@@ -113,12 +115,88 @@ class Node:
         return f"local:snippets/{name}"
 
     def lrm_round(self) -> None:
-        """Do what HA's local resource manager would: start and stop its guests as they should be.
+        """Do what HA's local resource manager would: start and stop its guests as they should be,
+        and send them to the nodes asked for.
 
         In PVE this happens by itself some seconds after a request; here, when it is called.
+        ProgramFailedError where a guest does not start at the retries that it is allowed either.
         """
-        for vmid, command in ha.due(self.tree):
-            self.do(command, vmid, "--as-ha")
+        tree = self.tree
+        for request in ha.take_requests(tree):
+            if request.stops and self.pid(request.vmid):
+                self.do("stop", request.vmid, "--as-ha")
+            self.do("migrate", request.vmid, request.target, "--online", "--as-ha")
+        for vmid, command in ha.due(tree):
+            for _ in range(ha.retries(tree, vmid) if command == "start" else 0):
+                if self.qm(command, vmid, "--as-ha").returncode == 0:
+                    break
+            else:
+                self.do(command, vmid, "--as-ha")
+
+    # -- what guests and other nodes do ------------------------------------------------------------
+
+    def guest_poweroff(self, vmid: int) -> None:
+        """The guest shuts itself down."""
+        qmp.ask(self.tree.qmp(vmid), "system_powerdown")
+
+    def guest_reboot(self, vmid: int) -> None:
+        """The guest reboots itself: in the same process, or with `reboot: 0` as a shutdown.
+        ProgramFailedError."""
+        with qmp.Monitor(self.tree.qmp(vmid)) as monitor:
+
+            def done() -> bool:
+                # Unheard while its firmware begins; and whoever shuts down soon hears nothing.
+                with suppress(qmp.QmpError):
+                    monitor.ask("inject-nmi")
+                return monitor.saw("RESET", "SHUTDOWN", seconds=_REBOOT_EACH_S)
+
+            if not processes.wait_until(done, seconds=_REBOOT_S):
+                raise ProgramFailedError(f"guest {vmid} does not reboot")
+
+    def migrate_in(
+        self,
+        vmid: int,
+        *,
+        source: str,
+        breaks: Breaks = Breaks.NOWHERE,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> Completed:
+        """A guest of another node's folder comes here live; what this node's `qm start` said.
+
+        `meanwhile` is called when that went well: QEMU waits, and the guest is still there. Fault,
+        QmpError.
+        """
+        return Arrival(self.tree, vmid, source, self.qm).live(breaks, meanwhile)
+
+    def move_in(self, vmid: int, *, source: str) -> None:
+        """A guest of another node comes here while it does not run: offline, or by HA."""
+        Arrival(self.tree, vmid, source, self.qm).move()
+
+    @contextmanager
+    def backing_up(self, vmid: int, *, mode: str = "snapshot") -> Iterator[None]:
+        """Within this a backup reads the guest's disks: one that did not run is paused, with a
+        lock. ProgramFailedError."""
+        words = ["vzdump", str(vmid), "--mode", mode, "--as-long-as-stdin"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            [self.root / layout.PROGRAMS[words[0]], *words[1:]],
+            stdin=pipe,
+            stdout=pipe,
+            text=True,
+        ) as process:
+            assert process.stdin
+            assert process.stdout
+            said = ""
+            while not said.endswith(f"INFO: {backup.STARTED}\n"):
+                line = process.stdout.readline()
+                if not line:
+                    raise ProgramFailedError(f"{' '.join(words)}: {said}")
+                said += line
+            yield
+            process.stdin.close()
+            said += process.stdout.read()
+        if process.returncode:
+            raise ProgramFailedError(f"{' '.join(words)}: {said}")
 
     def boot(self) -> None:
         """Start qmeventd if it is not running; guests are started by `qm start`."""
@@ -134,7 +212,7 @@ class Node:
             processes.end(pid, lambda argv: qmeventd.is_ours(tree, argv), signals=_QMEVENTD_END)
         is_guest = processes.is_guest_of(tree)
         for pid in processes.found(is_guest):
-            processes.end(pid, is_guest, signals=_QUIT)
+            processes.end(pid, is_guest, signals=processes.AT_ONCE)
         for file in tree.run.iterdir():
             file.unlink(missing_ok=True)
 
@@ -162,12 +240,14 @@ def create(
     sys_files: Mapping[str, str] | None = None,
     memory: int = 16,
     lock_timeout: float = 10.0,
+    peers: Sequence[str] = (),
 ) -> Node:
     """Make a node in a new or empty directory and start its qmeventd.
 
     `guest` None takes QEMU where it is installed, else the stand-in. `snippets` False gives the
     storage `local` the content of a fresh PVE, which allows none. `sys_files` maps paths below
     /sys to texts and replaces the link to the real one; `memory` is in MiB, times are in seconds.
+    `peers` are the other nodes of its cluster, of which there are the folders only.
     UsageError for a root that is too long, RefusedError for one that is not empty.
     """
     qemu = layout.qemu_program()
@@ -182,7 +262,8 @@ def create(
         lock_timeout=lock_timeout,
         qemu_version=_version(qemu) if qemu and kind is GuestKind.QEMU else (7, 2),
     )
-    layout.make(Tree(root.resolve(), settings), snippets=snippets, sys_files=sys_files)
+    tree = Tree(root.resolve(), settings)
+    layout.make(tree, snippets=snippets, sys_files=sys_files, peers=peers)
     node = Node(root)
     node.boot()
     return node

@@ -1,9 +1,10 @@
 """Changes to a guest's configuration: in effect at once, or waiting in [PENDING] for a restart.
 
-Out of scope so far: hot-plug of vCPUs, memory and devices; such changes wait.
+A change of `vcpus` waits too, until it was plugged (cpus). Out of scope: hot-plug of memory and
+other devices; such changes wait for the restart.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from proxmox_cpu_affinity.formats.pveconf import (
@@ -34,6 +35,14 @@ def request(file: GuestFile, changes: Changes, *, running: bool) -> GuestFile:
     now = {key: value for key, value in changes.items() if key in _IMMEDIATE}
     later = {key: value for key, value in changes.items() if key not in _IMMEDIATE}
     return _noted(file.with_main(now), later)
+
+
+def revert(file: GuestFile, keys: Collection[str]) -> GuestFile:
+    """The file without what waits for these keys."""
+    kept = [key for key in pending_deletions(file) if key not in keys]
+    values: dict[str, str | None] = dict.fromkeys(keys)
+    values["delete"] = ",".join(kept) or None
+    return replace(file, pending=changed(file.pending, values))
 
 
 def apply(tree: Tree, vmid: int) -> GuestFile:

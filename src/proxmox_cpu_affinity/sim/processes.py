@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 
 from proxmox_cpu_affinity.sim.tree import Tree
 
+AT_ONCE: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGKILL, 5.0),)
+
 Proof = Callable[[list[str]], bool]
 
 

@@ -6,22 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from proxmox_cpu_affinity.sim.faults import Fault
+
 TIMEOUT_S = 5.0
 
 
-class QmpError(Exception):
+class QmpError(Fault):
     """The monitor does not answer, or answers with an error."""
 
 
 class Monitor:
-    """One conversation; events between the answers are skipped."""
+    """One conversation; the names of events between the answers are kept."""
 
     def __init__(self, path: Path, *, timeout: float = TIMEOUT_S) -> None:
+        self._events: set[str] = set()
+        self._received = b""
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
         try:
             self._socket.connect(str(path))
-            self._lines = self._socket.makefile("rb")
             self._read()  # the greeting
             self.ask("qmp_capabilities")
         except (OSError, QmpError) as error:
@@ -37,7 +40,6 @@ class Monitor:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self._lines.close()
         self._socket.close()
 
     def ask(self, command: str, arguments: Mapping[str, object] | None = None) -> object:
@@ -49,6 +51,7 @@ class Monitor:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
             while True:
                 answer = self._read()
+                self._note(answer)
                 if "error" in answer:
                     raise QmpError(f"{command}: {_description(answer['error'])}")
                 if "return" in answer:
@@ -56,10 +59,30 @@ class Monitor:
         except OSError as error:
             raise QmpError(f"{command}: {error}") from error
 
+    def saw(self, *events: str, seconds: float) -> bool:
+        """Whether one of these events has come, or comes within so many seconds."""
+        before = self._socket.gettimeout()
+        self._socket.settimeout(seconds)
+        try:
+            while self._events.isdisjoint(events):
+                self._note(self._read())
+        except (OSError, QmpError):
+            return False
+        finally:
+            self._socket.settimeout(before)
+        return True
+
+    def _note(self, message: Mapping[str, object]) -> None:
+        if "event" in message:
+            self._events.add(str(message["event"]))
+
     def _read(self) -> dict[str, object]:
-        line = self._lines.readline()
-        if not line:
-            raise QmpError("the monitor closed the connection")
+        while b"\n" not in self._received:
+            piece = self._socket.recv(65536)
+            if not piece:
+                raise QmpError("the monitor closed the connection")
+            self._received += piece
+        line, _, self._received = self._received.partition(b"\n")
         try:
             message: object = json.loads(line)
         except ValueError as error:

@@ -37,6 +37,7 @@ class Settings:
     stop_timeout: float = 60.0  # for a stop or shutdown without --timeout
     qmp_timeout: float = 5.0  # for QEMU's answer when it is to stop
     kill_timeout: float = 10.0  # between SIGTERM and SIGKILL of a forced stop
+    plug_timeout: float = 6.0  # for a vCPU to come, or to be let go by the guest
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
@@ -70,6 +71,7 @@ def _settings(data: object, path: Path) -> Settings:
             stop_timeout=float(str(values["stop_timeout"])),
             qmp_timeout=float(str(values["qmp_timeout"])),
             kill_timeout=float(str(values["kill_timeout"])),
+            plug_timeout=float(str(values["plug_timeout"])),
         )
     except ValueError as error:
         raise SettingError(f"{path}: {error}") from error

@@ -1,7 +1,7 @@
-"""The simulated node's `ha-manager`: config, status, add, set, remove."""
+"""The simulated node's `ha-manager`: config, status, add, set, remove, migrate, relocate."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from proxmox_cpu_affinity.sim import configs, ha, say
 from proxmox_cpu_affinity.sim.faults import Fault
@@ -75,6 +75,21 @@ def _remove(tree: Tree, words: Sequence[str]) -> int:
     return 0
 
 
+def _sent(command: str) -> Callable[[Tree, Sequence[str]], int]:
+    """A command that files a guest's way to another node."""
+
+    def run(tree: Tree, words: Sequence[str]) -> int:
+        read = options.read(words, usage=f"ha-manager {command} <sid> <node>", count=2)
+        sid, target = _service(read.arguments[0]), read.arguments[1]
+        if sid not in ha.resources(tree):
+            raise Fault(f"no such resource '{sid}'")
+        configs.check_node(tree, target)
+        ha.ask(tree, command, sid, target)
+        return 0
+
+    return run
+
+
 def _service(text: str) -> str:
     """A service id; a VMID alone stands for a virtual machine's. Fault."""
     sid = f"vm:{text}" if text.isdigit() else text
@@ -86,6 +101,8 @@ def _service(text: str) -> str:
 
 _COMMANDS = {
     "config": _config,
+    "migrate": _sent("migrate"),
+    "relocate": _sent("relocate"),
     "status": _status,
     "add": _add,
     "set": _set,

@@ -1,12 +1,13 @@
 """PVE's way of reading a command line: `-name value`, `--name value`, `--name=value`, anywhere."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from proxmox_cpu_affinity.formats.pveschema import boolean
+from proxmox_cpu_affinity.formats.pveschema import boolean, kind_of
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.ids import Vmid, vmid_of
 from proxmox_cpu_affinity.sim.faults import BadParameter, Fault
+from proxmox_cpu_affinity.sim.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,22 @@ class Words:
             text = "invalid format - value does not look like a valid VM ID"
             raise BadParameter(name, text, usage=self.usage)
         return vmid
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command of qm: its arguments by name, its options, and what it does."""
+
+    run: Callable[[Tree, Words], int]
+    arguments: str = "<vmid>"
+    known: Collection[str] = ()
+    flags: Collection[str] = ()
+    takes_keys: bool = False  # every key of a guest's file is an option too
+
+
+def is_key(name: str) -> bool:
+    """Whether this is a key of a guest's file."""
+    return name == "description" or kind_of(name) is not None
 
 
 def read(

@@ -1,0 +1,73 @@
+"""Runs the checks in the guest: python3 -m tests.e2e.in_guest.runner SHAPE [WORD]
+
+One line of JSON for each check as soon as it has ended, one before all with their number. pytest
+would take longer to start here than most checks take.
+"""
+
+import importlib
+import json
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from types import FrameType
+
+from tests.e2e.in_guest import node
+
+MODULES = ("topology", "service", "guests", "cpus")  # in this order: the first need no service
+CHECK_LIMIT = 150  # seconds
+
+Check = Callable[[], None]
+
+
+class OverdueError(Exception):
+    """A check took too long."""
+
+
+def say(**fields: object) -> None:
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
+
+
+def checks(word: str) -> dict[str, Check]:
+    """The functions check_* of the modules, those whose name holds `word`."""
+    found: dict[str, Check] = {}
+    for name in MODULES:
+        module = importlib.import_module(f"tests.e2e.in_guest.{name}_checks")
+        for key, value in vars(module).items():
+            if key.startswith("check_") and word in f"{name}.{key}":
+                found[f"{name}.{key.removeprefix('check_')}"] = value
+    return found
+
+
+def overdue(number: int, frame: FrameType | None) -> None:
+    raise OverdueError(f"not done within {CHECK_LIMIT} s")
+
+
+def run(name: str, check: Check) -> None:
+    began = time.monotonic()
+    signal.alarm(CHECK_LIMIT)
+    try:
+        check()
+        text = ""
+    except Exception:
+        signal.alarm(0)
+        text = f"{traceback.format_exc()}\nthe service's log:\n{node.log()}"
+    finally:
+        signal.alarm(0)
+    say(check=name, passed=not text, seconds=round(time.monotonic() - began, 1), text=text)
+
+
+def main(words: list[str]) -> int:
+    signal.signal(signal.SIGALRM, overdue)
+    chosen = checks(words[1] if len(words) > 1 else "")
+    say(checks=len(chosen))
+    node.prepare()
+    for name, check in chosen.items():
+        run(name, check)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
