@@ -7,6 +7,7 @@ asked that is not needed (org.freedesktop.systemd1(5)). Out of scope: which scop
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,13 @@ class Systemd:
 
     def close(self) -> None:
         self._bus.disconnect()
+
+    async def lost(self) -> None:
+        """Return when the bus has hung up, as when dbus.service is restarted: nothing is heard
+        from then on, and every call is refused."""
+        with suppress(OSError, EOFError, DBusError):
+            # Without annotations in the version of Debian 12.
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call, unused-ignore]
 
     async def listen(self, listener: Listener) -> None:
         """Be told of units and reloads from now on."""
@@ -130,6 +138,8 @@ class Systemd:
         interface: str = MANAGER,
         patience: float = PATIENCE,
     ) -> list[Any]:
+        if not self._bus.connected:  # dbus-fast would wait for an answer that cannot come
+            raise SystemdError(f"the system bus has hung up: {member} was not sent")
         message = Message(
             destination=destination,
             path=path,

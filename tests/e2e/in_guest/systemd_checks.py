@@ -91,6 +91,24 @@ def check_scopes_that_come_and_go_are_heard() -> None:
     told(story())
 
 
+@shows()
+def check_new_systemd_is_still_heard_and_a_new_bus_is_noticed() -> None:
+    async def story() -> None:
+        async with connected() as (scopes, heard):
+            await asyncio.to_thread(node.run, "systemctl", "daemon-reexec")
+            await scopes.systemd.scopes("*.scope")
+            await started(900)
+            assert "900.scope" in heard.appeared, heard
+            await asyncio.to_thread(node.run, "systemctl", "restart", "dbus")
+            async with asyncio.timeout(node.PATIENCE):
+                await scopes.systemd.lost()
+            assert "hung up" in await refusal(scopes, "900.scope")
+        async with connected() as (scopes, _):
+            assert "900.scope" in await scopes.systemd.scopes("*.scope")
+
+    told(story())
+
+
 @shows(2)
 def check_limit_binds_threads_of_now_and_later_and_is_taken_off() -> None:
     async def story() -> None:
