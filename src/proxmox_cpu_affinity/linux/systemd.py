@@ -7,7 +7,6 @@ asked that is not needed (org.freedesktop.systemd1(5)). Out of scope: which scop
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,13 +76,6 @@ class Systemd:
     def close(self) -> None:
         self._bus.disconnect()
 
-    async def lost(self) -> None:
-        """Return when the bus has hung up, as when dbus.service is restarted: nothing is heard
-        from then on, and every call is refused."""
-        with suppress(OSError, EOFError, DBusError):
-            # Without annotations in the version of Debian 12.
-            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call, unused-ignore]
-
     async def listen(self, listener: Listener) -> None:
         """Be told of units and reloads from now on."""
         self._listener = listener
@@ -115,9 +107,10 @@ class Systemd:
         return CpuSet(int.from_bytes(bytes(value), "little")) if value else None
 
     async def lost(self) -> str:
-        """Wait until the bus is gone; why."""
+        """Wait until the bus has hung up, as when dbus.service is restarted; why. Nothing is heard
+        from then on, and every call is refused."""
         try:
-            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call] # in 1.84
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call, unused-ignore]
         except (OSError, EOFError, DBusError) as error:
             return f"the system bus was lost: {error!r}"
         return "the system bus was closed"

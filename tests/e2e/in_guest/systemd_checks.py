@@ -33,15 +33,15 @@ class Heard:
     removed: list[str] = field(default_factory=list)
     reloads: int = 0
 
-    def reloaded(self) -> None:
-        self.reloads += 1
+    def reloading(self, active: bool) -> None:  # noqa: FBT001 # as systemd's signal has it
+        self.reloads += active
 
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[tuple[Scopes, Heard]]:
     systemd = await Systemd.connect()
     heard = Heard()
-    await systemd.listen(Listener(heard.appeared.append, heard.removed.append, heard.reloaded))
+    await systemd.listen(Listener(heard.appeared.append, heard.removed.append, heard.reloading))
     try:
         yield Scopes(TREE, systemd, ThreadMasks(TREE, NodeGuests(TREE).proven)), heard
     finally:
