@@ -12,10 +12,9 @@ from pathlib import Path
 
 from proxmox_cpu_affinity.linux.confine import GuestConfiner
 from proxmox_cpu_affinity.linux.dropins import DropIns
-from proxmox_cpu_affinity.linux.scopes import SLICE, Scopes, unit_of, vmid_of_unit
+from proxmox_cpu_affinity.linux.scopes import Scopes, Sighting, vmid_of_unit
 from proxmox_cpu_affinity.linux.systemd import Listener, Systemd, running
 from proxmox_cpu_affinity.linux.tree import Tree
-from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SystemdError
 from proxmox_cpu_affinity.model.ids import Vmid
 
@@ -31,13 +30,6 @@ class Ears:
     removed: Callable[[Vmid], None]
     reloaded: Callable[[frozenset[Vmid]], None]
     lost: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """A scope in PVE's slice. `allowed`: the CPUs systemd means to give it, None for no limit."""
-
-    allowed: CpuSet | None
 
 
 def hindrance(tree: Tree) -> str:
@@ -61,6 +53,7 @@ class ScopeWatch:
     problem: str = "systemd has not been asked yet"
     _systemd: Systemd | None = None
     _known: frozenset[Vmid] = frozenset()
+    _signals: dict[Vmid, int] = field(default_factory=dict)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     @property
@@ -98,15 +91,13 @@ class ScopeWatch:
         self._systemd = self.confiner.scopes = None
 
     async def sighting(self, vmid: Vmid) -> Sighting | None:
-        """The guest's scope as systemd knows it; None where it is not in PVE's slice."""
-        if self._systemd is None:
+        """The guest's scope as the kernel shows it; None where there is none after all, or where
+        a later signal has it looked for too."""
+        if self.scopes is None:
             return None
-        try:
-            if await self._systemd.slice_of(unit_of(vmid)) != SLICE:
-                return None
-            return Sighting(await self._systemd.allowed(unit_of(vmid)))
-        except SystemdError:
-            return None  # gone again: it never was a start that lasted
+        signal = self._signals[vmid] = self._signals.get(vmid, 0) + 1
+        found = await self.scopes.sighting(vmid)
+        return found if self._signals[vmid] == signal else None
 
     async def reload(self) -> None:
         """SystemdError."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
-from proxmox_cpu_affinity.linux.scopes import Scopes
+from proxmox_cpu_affinity.linux.scopes import Scopes, Sighting
 from proxmox_cpu_affinity.linux.systemd import Listener, Systemd
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
@@ -76,7 +76,7 @@ def check_scopes_that_come_and_go_are_heard() -> None:
             await started(900)
             assert "900.scope" in heard.appeared, heard
             assert "900.scope" in await scopes.systemd.scopes("*.scope")
-            assert scopes.there(Vmid(900))
+            assert await scopes.sighting(Vmid(900)) == Sighting(None)
             await asyncio.to_thread(node.stop, 900)
             for _ in range(50):
                 if "900.scope" in heard.removed:
@@ -141,8 +141,10 @@ def check_stop_of_no_scope_looks_like_one_and_takes_no_limit() -> None:
         async with connected() as (scopes, heard):
             await asyncio.to_thread(node.run, "systemctl", "stop", "900.scope", check=False)
             assert "900.scope" in heard.appeared, heard
-            assert not scopes.there(Vmid(900))
+            assert await scopes.sighting(Vmid(900)) is None
             assert await refusal(scopes, "900.scope")
+            # Whoever asks systemd about it has it announced again, and again.
+            assert heard.appeared.count("900.scope") == 1, heard
             assert "900.scope" not in await scopes.systemd.scopes("*.scope")
 
     told(story())
