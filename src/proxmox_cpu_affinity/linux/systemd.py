@@ -22,6 +22,7 @@ PATH = "/org/freedesktop/systemd1"
 MANAGER = f"{NAME}.Manager"
 PATIENCE = 5.0  # seconds for one call; a daemon-reload takes longer on a large host
 RELOAD_PATIENCE = 90.0
+_UNKNOWN = "proxmox-cpu-affinity-looks-again.service"  # there is none of that name
 _SIGNALS = ("UnitNew", "UnitRemoved", "Reloading")
 
 
@@ -117,6 +118,15 @@ class Systemd:
         """Names of the loaded, active units of a pattern such as `*.scope`."""
         body = await self._call("ListUnitsByPatterns", "asas", [["active"], [pattern]])
         return tuple(sorted(str(unit[0]) for unit in body[0]))
+
+    async def look_again(self) -> None:
+        """Have systemd see the drop-in directories that are new, without a daemon-reload.
+
+        It keeps a list of them, and makes it anew when it looks for a unit it does not know and
+        /run/systemd/system was changed (unit_file_build_name_map in systemd's
+        src/shared/unit-file.c; 252 and 257). A scope is never looked for, hence a service.
+        """
+        await self._call("LoadUnit", "s", [_UNKNOWN])
 
     async def reload(self) -> None:
         """daemon-reload: units' drop-ins are read anew."""
