@@ -23,9 +23,7 @@ from proxmox_cpu_affinity.reconcile.actions import (
     DeleteDropIn,
     Enclose,
     Inspect,
-    MakeDirectories,
     Record,
-    Reload,
     Save,
     Tell,
     Undo,
@@ -34,7 +32,6 @@ from proxmox_cpu_affinity.reconcile.actions import (
 )
 from proxmox_cpu_affinity.reconcile.events import (
     Confirmed,
-    DirectoriesMade,
     Enclosed,
     Event,
     HookCalled,
@@ -44,7 +41,6 @@ from proxmox_cpu_affinity.reconcile.events import (
     Phase,
     ProcessEnded,
     ReassignAsked,
-    Reloaded,
     Scanned,
     ScopeAppeared,
     ScopeRemoved,
@@ -75,7 +71,6 @@ class Story:
         self.fed: list[Event] = []
         self.acted: list[Action] = []
         self.each_step: Callable[[State, Event, State, tuple[Action, ...]], None] | None = None
-        self.known: frozenset[Vmid] = frozenset()  # as the service remembers it
         self._looked: Scanned | None = None
         self._now = 0.0
 
@@ -122,7 +117,7 @@ class Story:
             case Watch():
                 self._say(f"watches {action.process.vmid}")
                 self.watched.add(action.process)
-            case Enclose() | WriteDropIn() | DeleteDropIn() | MakeDirectories() | Reload():
+            case Enclose() | WriteDropIn() | DeleteDropIn():
                 self._ask_systemd(action, now)
             case Save():
                 self._say("saves")
@@ -134,9 +129,7 @@ class Story:
             case _:
                 assert_never(action)
 
-    def _ask_systemd(
-        self, action: Enclose | WriteDropIn | DeleteDropIn | MakeDirectories | Reload, now: float
-    ) -> None:
+    def _ask_systemd(self, action: Enclose | WriteDropIn | DeleteDropIn, now: float) -> None:
         match action:
             case Enclose():
                 self._say(f"encloses {action.vmid} in CPUs {action.cpus}")
@@ -148,13 +141,6 @@ class Story:
             case DeleteDropIn():
                 self._say(f"deletes the drop-in of {action.vmid}")
                 self.world.drop_ins.pop(action.vmid, None)
-            case MakeDirectories():
-                self._say(f"makes directories of {', '.join(map(str, sorted(action.vmids)))}")
-                there = self.world.make_directories(action.vmids)
-                self.feed(DirectoriesMade(now, there))
-            case Reload():
-                self._say("reloads systemd")
-                self.feed(Reloaded(now, self.world.reload()))
 
     def _say(self, text: str) -> None:
         self.lines.append(f"    {text}")
@@ -242,18 +228,18 @@ class Story:
         limit = "no limit" if allowed is None else f"CPUs {allowed}"
         self._say(f"the scope of {vmid} begins with {limit}")
         config, process = self.world.config(vmid), self.world.process(vmid)
-        if self.state.scoping is not None:
+        if self.state.scopes:
             self.feed(ScopeAppeared(self._now, vmid, config, process, allowed))
 
     def _scope_gone(self, vmid: Vmid) -> None:
         del self.world.scopes[vmid]
-        if self.state.scoping is None:
+        if not self.state.scopes:
             return
         self.feed(ScopeRemoved(self._now, vmid))
 
     def _systemd(self) -> None:
         """The service reaches systemd."""
-        self.feed(ScopesReached(self._now, self.known))
+        self.feed(ScopesReached(self._now))
 
     def _lose_systemd(self) -> None:
         self.feed(ScopesLost(self._now))
@@ -333,11 +319,9 @@ class Story:
         self.watched = set()
         self._looked = None
         self.world.drop_ins.clear()  # ExecStopPost, and the start itself, delete them
-        self.known = frozenset()
         if how != "lost":
             memory = persist.from_json(json.loads(self.saved), boot_id=BOOT)
             memory = persist.fits(memory, self.topology)
-            self.known = memory.known
             fresh = replace(
                 fresh,
                 tracked=memory.tracked,

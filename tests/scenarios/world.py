@@ -50,8 +50,6 @@ class World:
     tasks: dict[GuestProcess, list[_Task]] = field(default_factory=dict)
     mounted: bool = True  # /etc/pve is there
     deaf: bool = False  # systemd does not answer
-    directories: set[Vmid] = field(default_factory=set)  # of drop-ins
-    read: set[Vmid] = field(default_factory=set)  # those there at systemd's last reload
     drop_ins: dict[Vmid, CpuSet] = field(default_factory=dict)
     scopes: dict[Vmid, CpuSet | None] = field(default_factory=dict)  # and their limit
     _last: int = 1000
@@ -125,8 +123,8 @@ class World:
     # -- systemd -----------------------------------------------------------------------------------
 
     def open_scope(self, vmid: Vmid) -> CpuSet | None:
-        """PVE makes the guest's scope: with its drop-in, if systemd knows the directory."""
-        self.scopes[vmid] = self.drop_ins.get(vmid) if vmid in self.read else None
+        """PVE makes the guest's scope, by its drop-in."""
+        self.scopes[vmid] = self.drop_ins.get(vmid)
         return self.scopes[vmid]
 
     def enclose(self, vmid: Vmid, cpus: CpuSet) -> CpuSet | None:
@@ -134,14 +132,6 @@ class World:
             return None
         self.scopes[vmid] = cpus
         return cpus & self.online
-
-    def make_directories(self, vmids: Iterable[Vmid]) -> frozenset[Vmid]:
-        self.directories |= set(vmids)
-        return frozenset(vmids)
-
-    def reload(self) -> frozenset[Vmid]:
-        self.read = set(self.directories)
-        return frozenset(self.read)
 
     def _number(self) -> int:
         self._last += 1

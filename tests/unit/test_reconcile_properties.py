@@ -90,7 +90,7 @@ def _words(story: Story, event: Happening) -> str | None:
         case "scan" | "look" | "measured" | "restart" | "restart lost":
             return kind
         case "systemd" | "lose-systemd":
-            reached = story.state.scoping is not None
+            reached = story.state.scopes
             return kind if reached == (kind == "lose-systemd") else None
         case "scope-gone":
             return f"{kind} {vmid}" if vmid in story.world.scopes and not running else None

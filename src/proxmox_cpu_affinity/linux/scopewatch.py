@@ -24,12 +24,10 @@ _CONTROLLERS = "sys/fs/cgroup/cgroup.controllers"
 
 @dataclass(frozen=True, slots=True)
 class Ears:
-    """Whom to tell: of guests' scopes by VMID, of the directories systemd has read (all that
-    were there when its reload began), and that it is out of reach."""
+    """Whom to tell: of guests' scopes by VMID, and that systemd is out of reach."""
 
     appeared: Callable[[Vmid], None]
     removed: Callable[[Vmid], None]
-    reloaded: Callable[[frozenset[Vmid]], None]
     lost: Callable[[], None]
 
 
@@ -60,7 +58,7 @@ class ScopeWatch:
     drop_ins: DropIns
     problem: str = "systemd has not been asked yet"
     _systemd: Systemd | None = None
-    _known: frozenset[Vmid] = frozenset()
+    _known: set[Vmid] = field(default_factory=set)  # whose directories systemd has seen
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     @property
@@ -77,7 +75,6 @@ class ScopeWatch:
                 Listener(
                     appeared=lambda unit: self._told(unit, ears.appeared),
                     removed=lambda unit: self._told(unit, ears.removed),
-                    reloading=lambda active: self._reloading(ears, active=active),
                 )
             )
         except SystemdError as error:
@@ -97,21 +94,30 @@ class ScopeWatch:
             self._systemd.close()
         self._systemd = self.confiner.scopes = None
 
-    async def sighting(self, vmid: Vmid) -> Sighting | None:
-        """The guest's scope as systemd knows it; None where it is not in PVE's slice."""
+    async def sighting(self, vmid: Vmid, *, announced: bool) -> Sighting | None:
+        """The guest's scope as systemd knows it; None where it is not in PVE's slice. What it was
+        made with is asked only of one that was announced: the others are to be held at once."""
         if self._systemd is None:
             return None
         try:
             if await self._systemd.slice_of(unit_of(vmid)) != SLICE:
                 return None
-            return Sighting(await self._systemd.allowed(unit_of(vmid)))
+            return Sighting(await self._systemd.allowed(unit_of(vmid)) if announced else None)
         except SystemdError:
             return None  # gone again: it never was a start that lasted
 
-    async def reload(self) -> None:
-        """SystemdError."""
+    async def announce(self, vmid: Vmid, cpus: CpuSet) -> None:
+        """Let the guest's next scope be made with these CPUs. StoreError, SystemdError.
+
+        Written before systemd looks: one that had looked in between would know the directory and
+        not look again.
+        """
+        fresh = await asyncio.to_thread(self.drop_ins.write, vmid, cpus)
+        if vmid in self._known and not fresh:
+            return
         if self._systemd is not None:
-            await self._systemd.reload()
+            await self._systemd.look_again()
+            self._known.add(vmid)
 
     async def _until_lost(self, systemd: Systemd, ears: Ears) -> None:
         self.problem = await systemd.lost()
@@ -123,10 +129,3 @@ class ScopeWatch:
         vmid = vmid_of_unit(unit)
         if vmid is not None:
             tell(vmid)
-
-    def _reloading(self, ears: Ears, *, active: bool) -> None:
-        """A directory made while systemd reads may have been missed: it counts next time."""
-        if active:
-            self._known = self.drop_ins.directories()
-        else:
-            ears.reloaded(self._known)

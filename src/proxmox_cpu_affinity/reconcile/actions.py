@@ -77,18 +77,6 @@ class DeleteDropIn:
 
 
 @dataclass(frozen=True, slots=True)
-class MakeDirectories:
-    """Make these guests' drop-in directories; answered by DirectoriesMade."""
-
-    vmids: frozenset[Vmid]
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """Let systemd read its units anew; answered by Reloaded."""
-
-
-@dataclass(frozen=True, slots=True)
 class Save:
     """Something worth keeping over a restart changed."""
 
@@ -111,16 +99,5 @@ class Tell:
 
 
 Action = (
-    Confine
-    | Undo
-    | Inspect
-    | Watch
-    | Enclose
-    | WriteDropIn
-    | DeleteDropIn
-    | MakeDirectories
-    | Reload
-    | Save
-    | Record
-    | Tell
+    Confine | Undo | Inspect | Watch | Enclose | WriteDropIn | DeleteDropIn | Save | Record | Tell
 )

@@ -16,7 +16,6 @@ from proxmox_cpu_affinity.reconcile.actions import (
 )
 from proxmox_cpu_affinity.reconcile.events import (
     Confirmed,
-    DirectoriesMade,
     Enclosed,
     Event,
     HookCalled,
@@ -26,7 +25,6 @@ from proxmox_cpu_affinity.reconcile.events import (
     Phase,
     ProcessEnded,
     ReassignAsked,
-    Reloaded,
     Scanned,
     ScopeAppeared,
     ScopeEvent,
@@ -75,13 +73,9 @@ def _decided(state: State, event: Event) -> Result:
 def _of_scopes(state: State, event: ScopeEvent) -> Result:
     match event:
         case ScopesReached():
-            return births.reached(state, event)
+            return replace(state, scopes=True), ()
         case ScopesLost():
-            return replace(state, scoping=None), ()
-        case DirectoriesMade():
-            return births.made(state, event)
-        case Reloaded():
-            return births.reloaded(state, event)
+            return replace(state, scopes=False), ()
         case ScopeAppeared():
             return births.appeared(state, event)
         case Enclosed():

@@ -102,10 +102,9 @@ class ReassignAsked:
 
 @dataclass(frozen=True, slots=True)
 class ScopesReached:
-    """systemd can be asked to confine scopes; `known` as in Scoping."""
+    """systemd can be asked to confine scopes."""
 
     time: float
-    known: frozenset[Vmid]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +112,6 @@ class ScopesLost:
     """systemd does not answer any more."""
 
     time: float
-
-
-@dataclass(frozen=True, slots=True)
-class DirectoriesMade:
-    """Answer to MakeDirectories: those that were missing."""
-
-    time: float
-    vmids: frozenset[Vmid]
-
-
-@dataclass(frozen=True, slots=True)
-class Reloaded:
-    """systemd has read its units anew, whoever asked; `known`: the directories it has seen."""
-
-    time: float
-    known: frozenset[Vmid]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +145,7 @@ class ScopeRemoved:
     vmid: Vmid
 
 
-ScopeEvent = (
-    ScopesReached
-    | ScopesLost
-    | DirectoriesMade
-    | Reloaded
-    | ScopeAppeared
-    | Enclosed
-    | ScopeRemoved
-)
+ScopeEvent = ScopesReached | ScopesLost | ScopeAppeared | Enclosed | ScopeRemoved
 
 Event = (
     HookCalled

@@ -15,7 +15,6 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Watch,
     named,
 )
-from proxmox_cpu_affinity.reconcile.births import prepared
 from proxmox_cpu_affinity.reconcile.events import Inspected, Scanned
 from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged
 from proxmox_cpu_affinity.reconcile.placing import adopted, housed, moved
@@ -49,8 +48,6 @@ def scanned(state: State, event: Scanned) -> Result:
             actions += more
         else:
             unknown += (process,)
-    state, more = prepared(state, event.time)
-    actions += more
     if unknown:
         return state, (*actions, Inspect(unknown))
     return replace(state, adopt=False), actions

@@ -36,15 +36,6 @@ class Tracked:
 
 
 @dataclass(frozen=True, slots=True)
-class Scoping:
-    """What systemd knows of the drop-in directories of guests' scopes."""
-
-    known: frozenset[Vmid] = frozenset()  # there at its last reload: a file in it is honoured
-    made: frozenset[Vmid] = frozenset()  # made since: a file in it would be ignored
-    reloaded: float | None = None  # when a reload was last asked for
-
-
-@dataclass(frozen=True, slots=True)
 class State:
     """Everything step() needs beside the event. Occupancy is derived, never kept."""
 
@@ -59,7 +50,7 @@ class State:
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)  # of stopped guests
     turn: Turn = field(default_factory=Turn)
     adopt: bool = False  # the state was lost: believe the masks of running guests, once
-    scoping: Scoping | None = None  # None: guests' scopes cannot be confined here
+    scopes: bool = False  # systemd can be asked to confine guests' scopes
 
     def managed(self, vmid: Vmid) -> bool:
         config = self.configs.get(vmid)
@@ -83,13 +74,13 @@ class State:
 
     def drop_ins(self) -> Mapping[Vmid, CpuSet]:
         """The drop-ins that have to stand, with their CPUs: of starts of which nothing was seen
-        yet, in directories that systemd knows. One that stands longer breaks a later start."""
-        if self.scoping is None:
+        yet. One that stands longer breaks a later start."""
+        if not self.scopes:
             return {}
         return {
             vmid: t.placement.applied
             for vmid, t in self.tracked.items()
-            if t.process is None and t.held is None and vmid in self.scoping.known
+            if t.process is None and t.held is None
         }
 
     def with_tracked(self, vmid: Vmid, tracked: Tracked) -> "State":

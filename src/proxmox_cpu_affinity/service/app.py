@@ -35,9 +35,7 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Enclose,
     Inspect,
     Level,
-    MakeDirectories,
     Record,
-    Reload,
     Save,
     Tell,
     Undo,
@@ -132,7 +130,6 @@ class Service:
         self.scoping = Scoping(
             world.scopes, world.hindrance, self.feed, self.look, lambda: self.state, self._spawn
         )
-        self._known: frozenset[Vmid] = frozenset()
         self._cpus_switched = asyncio.Event()
         self._cpu_events = CpuEvents(self._cpus_switched.set)
         self._locks: dict[Vmid, asyncio.Lock] = {}
@@ -160,7 +157,6 @@ class Service:
             self.state = replace(self.state, adopt=True)
             return
         memory = persist.fits(memory, self.host.topology)
-        self._known = memory.known
         self.state = replace(
             self.state,
             tracked=memory.tracked,
@@ -174,7 +170,7 @@ class Service:
         for tracked in self.state.tracked.values():
             if tracked.process is not None:
                 self._watch.watch(tracked.process)
-        await self.scoping.begin(self._known)
+        await self.scoping.begin()
         await self.scan()
         self._spawn(self._scan_for_ever())
         if self.settings.hotplug_watchdog:
@@ -338,7 +334,7 @@ class Service:
                 await self.feed(Inspected(time.monotonic(), tuple(seen)))
             case Watch():
                 self._watch.watch(action.process)
-            case Enclose() | WriteDropIn() | DeleteDropIn() | MakeDirectories() | Reload():
+            case Enclose() | WriteDropIn() | DeleteDropIn():
                 await self.scoping.carry_out(action)
             case Save():
                 await self._save()

@@ -25,7 +25,6 @@ class Memory:
     released: frozenset[Vmid] = frozenset()
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)
     turn: Turn = field(default_factory=Turn)
-    known: frozenset[Vmid] = frozenset()  # drop-in directories that systemd has read
 
 
 def to_json(state: State, *, boot_id: str) -> dict[str, object]:
@@ -34,7 +33,6 @@ def to_json(state: State, *, boot_id: str) -> dict[str, object]:
         "boot_id": boot_id,
         "turn": {"last_start": state.turn.last_start, "counter": state.turn.counter},
         "released": sorted(state.released),
-        "known": sorted(state.scoping.known) if state.scoping else [],
         "last_places": {str(v): str(cpus) for v, cpus in state.last_places.items()},
         "tracked": {str(v): _tracked_to_json(t) for v, t in state.tracked.items()},
     }
@@ -67,7 +65,6 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
         memory = Memory(
             tracked={v: _tracked(v, t) for v, t in _by_vmid(kept, "tracked").items()},
             released=frozenset(Vmid(int(v)) for v in _entries(kept, "released")),
-            known=frozenset(Vmid(int(v)) for v in _entries(kept, "known")),
             last_places={
                 v: CpuSet.parse(_string(cpus)) for v, cpus in _by_vmid(kept, "last_places").items()
             },
@@ -82,7 +79,6 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
         memory,
         tracked={},
         released=frozenset(),
-        known=frozenset(),
         last_places={**memory.last_places, **places},
     )
 
