@@ -21,7 +21,7 @@ from proxmox_cpu_affinity.formats.machine import machine
 from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError
 from proxmox_cpu_affinity.model.guest import Policy, Request
 from proxmox_cpu_affinity.model.ids import VMID_MAX, Vmid
-from proxmox_cpu_affinity.model.placement import Placement
+from proxmox_cpu_affinity.model.placement import Fallback, Placement
 
 VCPUS_MOST = 65536
 Answer = dict[str, object]
@@ -68,7 +68,7 @@ def _answered(talk: Talk, op: str, message: Mapping[str, object]) -> tuple[Talk,
 
 def _machine(message: Mapping[str, object]) -> Talk:
     told = machine(message)
-    rules = Rules(weights=told.weights, reserved=told.reserved)
+    rules = Rules(weights=told.weights, reserved=told.reserved, dedicated_fallback=Fallback.SHARED)
     return Talk(compile_host(told.topology, told.matrix, rules), told.expected)
 
 
