@@ -82,7 +82,7 @@ class Story:
 
     def _host(self) -> Host:
         wanted = self._settings()
-        rules = Rules(wanted.strategy, wanted.weights, wanted.reserved)
+        rules = Rules(wanted.strategy, wanted.weights, wanted.reserved, wanted.dedicated_fallback)
         return compile_host(self.topology, predicted(self.topology), rules)
 
     def _written(self) -> str:

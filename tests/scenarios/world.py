@@ -41,6 +41,13 @@ class _Guest:
     readable: bool = True
 
 
+def mask_of(thread: Thread, placement: Placement) -> CpuSet:
+    """The mask of a thread: a pinned guest's vCPUs have one CPU each."""
+    if placement.pinned and thread.vcpu is not None and thread.vcpu < len(placement.order):
+        return CpuSet.of((placement.order[thread.vcpu],))
+    return placement.applied
+
+
 @dataclass(slots=True)
 class World:
     """The node. `online` are the CPUs that can run something."""
@@ -146,7 +153,7 @@ class World:
         )
 
     def confine(self, process: GuestProcess, placement: Placement) -> Confined:
-        masks = {task.tid: placement.applied for task in self.tasks.get(process, ())}
+        masks = {t.tid: mask_of(t, placement) for t in self.threads(process)}
         return self._given(process, masks, placement.applied, Confinement.THREADS)
 
     def undo(self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet) -> Confined:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import assert_never
 
-from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
 from proxmox_cpu_affinity.model.placement import Confined, Outcome, Strategy
 from proxmox_cpu_affinity.reconcile import births
@@ -205,9 +205,10 @@ def _host_changed(state: State, event: HostChanged) -> Result:
 
 def _suits(state: State, vmid: Vmid, tracked: Tracked) -> bool:
     """Whether a placement still stands: no CPU of it was lost, and none it lacked has come."""
-    home, usable, config = tracked.placement.home, state.host.usable, state.configs.get(vmid)
-    enough = len(home) if config is None else min(config.vcpu_count, len(usable))
-    return home <= usable and len(home) >= enough
+    placement, host, config = tracked.placement, state.host, state.configs.get(vmid)
+    enough = len(placement.home) if config is None else min(config.vcpu_count, len(host.usable))
+    may_use = host.usable | (host.topology.isolated if placement.exclusive else EMPTY)
+    return placement.home <= may_use & host.topology.online and len(placement.home) >= enough
 
 
 def _reassign_asked(state: State, event: ReassignAsked) -> Result:

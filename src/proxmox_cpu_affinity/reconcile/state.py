@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Turn
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Policy
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
 from proxmox_cpu_affinity.model.placement import Confined, Held, Placement
 from proxmox_cpu_affinity.reconcile.actions import Action
@@ -29,6 +29,7 @@ class Tracked:
     decision: Decision | None = None  # None for a guest that was adopted
     void: bool = False  # round-robin: measured anew since, so its next start selects anew
     held: Held | None = None  # None: nothing of this start has been seen yet
+    policy: Policy = Policy.SHARED  # what its tags said when it was placed
 
     @property
     def running(self) -> bool:
