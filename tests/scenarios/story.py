@@ -23,6 +23,7 @@ from proxmox_cpu_affinity.reconcile.actions import (
     DeleteDropIn,
     Enclose,
     Inspect,
+    MoveMemory,
     Record,
     Save,
     Tell,
@@ -38,6 +39,7 @@ from proxmox_cpu_affinity.reconcile.events import (
     HostChanged,
     Inspected,
     ManageChanged,
+    MemoryMoved,
     Phase,
     ProcessEnded,
     ReassignAsked,
@@ -64,7 +66,8 @@ class Story:
         self.world = World(self.topology.online)
         for vmid, lines in scenario.guests.items():
             self.world.write(vmid, lines)
-        self.state = State(self._host(), self._settings().manage)
+        wanted = self._settings()
+        self.state = State(self._host(), wanted.manage, move_memory=wanted.move_memory)
         self.saved = self._written()
         self.watched: set[GuestProcess] = set()
         self.lines: list[str] = []
@@ -119,6 +122,10 @@ class Story:
                 self.watched.add(action.process)
             case Enclose() | WriteDropIn() | DeleteDropIn():
                 self._ask_systemd(action, now)
+            case MoveMemory():
+                off, onto = (", ".join(map(str, sorted(n))) for n in (action.off, action.onto))
+                self._say(f"moves memory of {action.process.vmid} from node {off} to {onto}")
+                self.feed(MemoryMoved(now, action.process, action.onto, 512.0, 0.0))
             case Save():
                 self._say("saves")
                 self.saved = self._written()
@@ -183,6 +190,7 @@ class Story:
     def _guest_events(self) -> dict[str, Callable[..., None]]:
         return {
             "boot": self._boot,
+            "container": self._container,
             "scope": self._scope,
             "scope-gone": self._scope_gone,
             "start": self._start,
@@ -221,6 +229,10 @@ class Story:
         self._scope(vmid)
         self.world.run(vmid)
         self._hook(vmid, Phase.POST_START)
+
+    def _container(self, vmid: Vmid, cpus: str) -> None:
+        """A container is given CPUs."""
+        self.world.containers[vmid] = CpuSet.parse(cpus)
 
     def _scope(self, vmid: Vmid) -> None:
         """PVE makes the guest's scope, and systemd tells of it."""
@@ -272,7 +284,9 @@ class Story:
     def _look(self) -> None:
         """A scan begins: what it reads now is fed by the next `scan`."""
         configs, unreadable = self.world.configs()
-        self._looked = Scanned(self._now, configs, self.world.processes(), unreadable)
+        self._looked = Scanned(
+            self._now, configs, self.world.processes(), unreadable, self.world.outside()
+        )
 
     def _scan(self) -> None:
         if not self.world.mounted:
@@ -310,12 +324,19 @@ class Story:
     def _reload(self, name: str, value: str = "") -> None:
         """A setting changes and the service is sent SIGHUP."""
         self.environment[name] = value
+        wanted = self._settings()
         self.feed(HostChanged(self._now, self._host()))
-        self.feed(ManageChanged(self._now, self._settings().manage))
+        self.feed(ManageChanged(self._now, wanted.manage, wanted.move_memory))
 
     def _restart(self, how: str = "") -> None:
         """The service is killed and comes back; with `lost` its state file is gone."""
-        fresh = State(self._host(), self._settings().manage, adopt=how == "lost")
+        wanted = self._settings()
+        fresh = State(
+            self._host(),
+            wanted.manage,
+            adopt=how == "lost",
+            move_memory=wanted.move_memory,
+        )
         self.watched = set()
         self._looked = None
         self.world.drop_ins.clear()  # ExecStopPost, and the start itself, delete them

@@ -4,13 +4,14 @@ It answers Confine, Undo and Inspect as the kernel would, partial failures inclu
 nothing of the brain. Out of scope: PVE's programs, sysfs, time.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.formats.pveconf import guest_config
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
-from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
+from proxmox_cpu_affinity.model.ids import Cpu, Pid, Tid, Vmid
 from proxmox_cpu_affinity.model.placement import (
     Confined,
     Confinement,
@@ -57,6 +58,7 @@ class World:
     tasks: dict[GuestProcess, list[_Task]] = field(default_factory=dict)
     mounted: bool = True  # /etc/pve is there
     deaf: bool = False  # systemd does not answer
+    containers: dict[Vmid, CpuSet] = field(default_factory=dict)
     drop_ins: dict[Vmid, CpuSet] = field(default_factory=dict)
     scopes: dict[Vmid, CpuSet | None] = field(default_factory=dict)  # and their limit
     _last: int = 1000
@@ -82,6 +84,10 @@ class World:
 
     def process(self, vmid: Vmid) -> GuestProcess | None:
         return self.processes().get(vmid)
+
+    def outside(self) -> tuple[tuple[Cpu, float], ...]:
+        load = Counter(cpu for cpus in self.containers.values() for cpu in cpus)
+        return tuple((cpu, float(count)) for cpu, count in sorted(load.items()))
 
     # -- what happens ------------------------------------------------------------------------------
 

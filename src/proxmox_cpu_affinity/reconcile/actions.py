@@ -77,6 +77,15 @@ class DeleteDropIn:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveMemory:
+    """Let a guest's memory follow it to its nodes, in the background; answered by MemoryMoved."""
+
+    process: GuestProcess
+    off: frozenset[int]
+    onto: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Something worth keeping over a restart changed."""
 
@@ -99,5 +108,15 @@ class Tell:
 
 
 Action = (
-    Confine | Undo | Inspect | Watch | Enclose | WriteDropIn | DeleteDropIn | Save | Record | Tell
+    Confine
+    | Undo
+    | Inspect
+    | Watch
+    | Enclose
+    | WriteDropIn
+    | DeleteDropIn
+    | MoveMemory
+    | Save
+    | Record
+    | Tell
 )

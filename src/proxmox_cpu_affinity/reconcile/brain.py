@@ -22,6 +22,7 @@ from proxmox_cpu_affinity.reconcile.events import (
     HostChanged,
     Inspected,
     ManageChanged,
+    MemoryMoved,
     Phase,
     ProcessEnded,
     ReassignAsked,
@@ -37,7 +38,7 @@ from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, undo
 from proxmox_cpu_affinity.reconcile.placing import housed, moved, placed
 from proxmox_cpu_affinity.reconcile.scanning import inspected, scanned, seen
 from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
-from proxmox_cpu_affinity.reconcile.telling import told_confined, told_free
+from proxmox_cpu_affinity.reconcile.telling import told_confined, told_free, told_moved
 
 
 def step(state: State, event: Event) -> Result:
@@ -52,22 +53,33 @@ def _decided(state: State, event: Event) -> Result:
             return _hook_called(state, event)
         case Scanned():
             return scanned(state, event)
+        case ProcessEnded():
+            return ended(state, event.process)
+        case HostChanged():
+            return _host_changed(state, event)
+        case ManageChanged():
+            fresh = replace(state, manage=event.manage, move_memory=event.move_memory)
+            return let_go_unmanaged(fresh)
+        case ReassignAsked():
+            return _reassign_asked(state, event)
+        case Inspected() | Confirmed() | SetFree() | MemoryMoved():
+            return _answered(state, event)
+        case _:
+            return _of_scopes(state, event)
+
+
+def _answered(state: State, event: Inspected | Confirmed | SetFree | MemoryMoved) -> Result:
+    match event:
         case Inspected():
             return inspected(state, event)
         case Confirmed():
             return _confirmed(state, event)
         case SetFree():
             return state, (told_free(event),)
-        case ProcessEnded():
-            return ended(state, event.process)
-        case HostChanged():
-            return _host_changed(state, event)
-        case ManageChanged():
-            return let_go_unmanaged(replace(state, manage=event.manage))
-        case ReassignAsked():
-            return _reassign_asked(state, event)
+        case MemoryMoved():
+            return state, (told_moved(event),)
         case _:
-            return _of_scopes(state, event)
+            assert_never(event)
 
 
 def _of_scopes(state: State, event: ScopeEvent) -> Result:

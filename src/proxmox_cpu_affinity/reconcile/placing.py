@@ -18,6 +18,7 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
     Level,
+    MoveMemory,
     Record,
     Save,
     Tell,
@@ -88,26 +89,32 @@ def moved(state: State, vmid: Vmid, tracked: Tracked) -> Result:
     fresh = state.tracked.get(vmid)
     if fresh is None:
         return state, (*actions, *undone(state, tracked))
-    tracked = replace(
+    after = replace(
         tracked, placement=fresh.placement, decision=fresh.decision, policy=fresh.policy, void=False
     )
-    return _given(state, tracked, actions)
+    return _given(state, tracked, after, actions)
 
 
 def refitted(state: State, vmid: Vmid, tracked: Tracked) -> Result:
     """Give a guest that has another number of vCPUs as many CPUs, keeping what it has."""
     request = _request(state, vmid)
     decision = resized(state.host, state.occupancy(), tracked.placement, request)
-    tracked = replace(tracked, placement=decision.placement, decision=decision)
-    return _given(state, tracked, (Record(vmid, decision), _told(decision)))
+    after = replace(tracked, placement=decision.placement, decision=decision)
+    return _given(state, tracked, after, (Record(vmid, decision), _told(decision)))
 
 
-def _given(state: State, tracked: Tracked, actions: tuple[Action, ...]) -> Result:
+def _given(state: State, before: Tracked, after: Tracked, actions: tuple[Action, ...]) -> Result:
     """Another placement for a run that goes on: not read back yet."""
-    tracked = replace(tracked, confined=None)
-    state = state.with_tracked(tracked.placement.vmid, tracked)
-    if tracked.process is not None:
-        actions += (Save(), Confine(tracked.process, tracked.placement))
+    after = replace(after, confined=None)
+    state = state.with_tracked(after.placement.vmid, after)
+    if after.process is None:
+        return state, actions
+    actions += (Save(), Confine(after.process, after.placement))
+    nodes = state.host.topology.nodes_of
+    left, onto = nodes(before.placement.home), frozenset(nodes(after.placement.home))
+    off = frozenset(left) - onto
+    if state.move_memory and off:
+        actions += (MoveMemory(after.process, off, onto),)
     return state, actions
 
 

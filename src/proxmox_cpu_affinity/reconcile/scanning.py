@@ -26,7 +26,8 @@ def scanned(state: State, event: Scanned) -> Result:
     # What was heard of while the scan read is newer than what the scan says.
     newer = {v for v, t in state.tracked.items() if t.since > event.time}
     ours = {v: c for v, c in state.configs.items() if v in newer}
-    state = replace(state, configs={**state.configs, **event.configs, **ours})
+    configs = {**state.configs, **event.configs, **ours}
+    state = replace(state, configs=configs, outside=event.outside)
     state, actions = let_go_unmanaged(_released_seen(state, event))
     for vmid, tracked in tuple(state.tracked.items()):
         if vmid in newer:

@@ -7,7 +7,7 @@ from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Turn
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Policy
-from proxmox_cpu_affinity.model.ids import Tid, Vmid
+from proxmox_cpu_affinity.model.ids import Cpu, Tid, Vmid
 from proxmox_cpu_affinity.model.placement import Confined, Held, Placement
 from proxmox_cpu_affinity.reconcile.actions import Action
 
@@ -51,6 +51,8 @@ class State:
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)  # of stopped guests
     turn: Turn = field(default_factory=Turn)
     adopt: bool = False  # the state was lost: believe the masks of running guests, once
+    outside: tuple[tuple[Cpu, float], ...] = ()  # load that is not ours, in vCPUs
+    move_memory: bool = False  # memory follows a guest to another node
     scopes: bool = False  # systemd can be asked to confine guests' scopes
 
     def managed(self, vmid: Vmid) -> bool:
@@ -71,7 +73,8 @@ class State:
         expected = sum(
             config.vcpu_count for vmid, config in self.configs.items() if self.managed(vmid)
         )
-        return Occupancy(tuple(t.placement for t in self.tracked.values()), expected)
+        placements = tuple(t.placement for t in self.tracked.values())
+        return Occupancy(placements, expected, self.outside)
 
     def drop_ins(self) -> Mapping[Vmid, CpuSet]:
         """The drop-ins that have to stand, with their CPUs: of starts of which nothing was seen
