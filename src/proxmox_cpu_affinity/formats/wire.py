@@ -150,6 +150,7 @@ class GuestView:
     warnings: list[str]
     reason_code: str = ""  # of `reason`: a value of model.guest.Exclusion, or RELEASED
     refused: str = ""  # why it could not be placed
+    managed_by: str = ""  # what makes it ours: hook, tag or all
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,10 @@ class ReassignRow:
     vmid: int
     status: str  # success, failed, skipped
     notes: str
-    cpus: str = ""
+    cpus: str = ""  # those it has now
+    before: str = ""  # those it had
+    changed: bool = False  # whether these two differ
+    told: str = ""  # what was read back, in words; empty where nothing was done
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ class Stage:
         return done.returncode
 
 
-@click.command(cls=Command, needs_root=False, examples=("demo", "demo --keep"))
+@click.command(cls=Command, needs_root=False, looks_here=False, examples=("demo", "demo --keep"))
 @click.option("--keep", is_flag=True, help="Leave it running, and say how to stop it.")
 @click.option("--stop", metavar="DIR", help="End a demo that was left running, and remove it.")
 @click.option(

@@ -12,9 +12,10 @@ import click
 
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import Command, Session, as_json, exit_status
+from proxmox_cpu_affinity.cli.configured import settings_here
 from proxmox_cpu_affinity.cli.hostmap import host_map
 from proxmox_cpu_affinity.formats import jsonvalue, wire
-from proxmox_cpu_affinity.formats.settings import Settings, settings
+from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import NotPveHostError, SyntaxFault, UsageError
@@ -23,7 +24,6 @@ from proxmox_cpu_affinity.model.ids import Vmid, vmid_of
 from proxmox_cpu_affinity.model.placement import Strategy
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.pve.guests import NodeGuests
-from proxmox_cpu_affinity.service.paths import SETTINGS
 
 if TYPE_CHECKING:  # they import numpy
     from proxmox_cpu_affinity.cli.hosts import Described
@@ -103,7 +103,7 @@ def plan(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread for each CPU
     from proxmox_cpu_affinity.cli.hosts import named_host, this_host
 
-    configured = _settings(session.tree)
+    configured = settings_here(session.tree)
     rules = _rules(configured, strategy, reserved, here=host is None)
     wanted = given(guests) if guests else _of_node(session.tree, configured)
     where = this_host(session.tree) if host is None else named_host(host)
@@ -185,12 +185,6 @@ def _row(
 
 def _unplaced(request: Request, reason: str) -> Row:
     return Row(request.vmid, request.vcpus, "", None, reason, [], [], [])
-
-
-def _settings(tree: Tree) -> Settings:
-    """The settings of this host's service; their warnings are the service's to tell."""
-    found, _ = settings(tree.text(SETTINGS) or "", os.environ, file=f"/{SETTINGS}")
-    return found
 
 
 def _rules(

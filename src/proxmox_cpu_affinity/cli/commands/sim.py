@@ -15,7 +15,7 @@ class _FreeCommand(Command):
     """They run as any user."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, needs_root=False, **kwargs)
+        super().__init__(*args, needs_root=False, looks_here=False, **kwargs)
 
 
 class _FreeGroup(Group):

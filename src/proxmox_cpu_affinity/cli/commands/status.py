@@ -12,9 +12,11 @@ from proxmox_cpu_affinity.cli.command import (
     Group,
     Session,
     as_json,
+    require_root_folder,
     socket,
     warn_without_root,
 )
+from proxmox_cpu_affinity.cli.words import counted
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.errors import UsageError
 
@@ -45,6 +47,7 @@ def status(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -> None
     """What the service knows and does. Exit status 1 if it does not answer."""
     if ctx.invoked_subcommand is not None:
         return
+    require_root_folder(ctx.obj)
     client = _client(ctx, socket)
     warn_without_root(ctx.obj)
     if as_json:
@@ -197,13 +200,9 @@ def duration(seconds: float) -> str:
 
 
 def _host(now: wire.Status) -> str:
-    groups = _counted(now.cache_groups, "cache group")
-    parts = f"{_counted(now.packages, 'package')}, {_counted(now.nodes, 'node')}, {groups}"
-    return f"{now.model_name or 'unknown model'}, {_counted(now.cpus, 'CPU')} ({parts})"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    groups = counted(now.cache_groups, "cache group")
+    parts = f"{counted(now.packages, 'package')}, {counted(now.nodes, 'node')}, {groups}"
+    return f"{now.model_name or 'unknown model'}, {counted(now.cpus, 'CPU')} ({parts})"
 
 
 def _affinity_rows(answer: object) -> list[ui.Row]:

@@ -57,6 +57,7 @@ class Patient:
     def __init__(self, tree: Tree, client: Client) -> None:
         self.tree = tree
         self.client = client
+        self.remedies = client.remedies
 
     @cached_property
     def node(self) -> str:
@@ -124,10 +125,3 @@ def examined(patient: Patient, checks: Iterable[Check]) -> list[Finding]:
             result = failed(error.text, error.hint)
         found.append(Finding(check.name, result.verdict, result.text, result.advice))
     return found
-
-
-def listed(noun: str, numbers: Iterable[object], *, most: int = 10) -> str:
-    """`VM 100`, `VMs 100, 101 and 3 more`."""
-    words = [str(number) for number in numbers]
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return f"{noun}{'' if len(words) == 1 else 's'} {', '.join(words[:most])}{more}"

@@ -8,10 +8,10 @@ from proxmox_cpu_affinity.cli.doctor.check import (
     Patient,
     Result,
     failed,
-    listed,
     ok,
     warning,
 )
+from proxmox_cpu_affinity.cli.words import counted, cpus_named, listed
 from proxmox_cpu_affinity.formats.pvesections import snippet_path
 from proxmox_cpu_affinity.formats.settings import settings
 from proxmox_cpu_affinity.model.errors import AffinityError, NotPveHostError
@@ -35,7 +35,7 @@ def check_pve(patient: Patient) -> Result:
     if patient.unreadable:
         text = f"{listed('VM', sorted(patient.unreadable))}: configuration cannot be read"
         return failed(text, "run this as root; see: qm config VMID")
-    return ok(f"node {node}, {count} guests")
+    return ok(f"node {node}, {counted(count, 'guest')}")
 
 
 def check_our_hook(patient: Patient) -> Result:
@@ -84,7 +84,9 @@ def check_hookscripts(patient: Patient) -> Result:
     if missing:
         advice = "put the file there, or: qm set VMID --delete hookscript"
         return failed("; ".join(missing), f"{advice} (the guest does not start)")
-    return ok(f"{named} guests name one, all can be run")
+    if not named:
+        return ok("no guest names one")
+    return ok(f"{counted(named, 'guest')} with one, {'it' if named == 1 else 'all'} can be run")
 
 
 def check_containers(patient: Patient) -> Result:
@@ -116,7 +118,8 @@ def check_isolated(patient: Patient) -> Result:
     isolated = patient.topology.isolated & patient.topology.online
     if not isolated:
         return ok("no CPU is isolated by the kernel")
-    text = f"CPUs {isolated} are isolated by the kernel: guests are given none of them"
+    verb = "is" if len(isolated) == 1 else "are"
+    text = f"{cpus_named(isolated)} {verb} isolated by the kernel: no guest is given any of that"
     return warning(text, "if that is not meant: take isolcpus off the kernel's command line")
 
 
