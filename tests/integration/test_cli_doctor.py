@@ -12,6 +12,7 @@ from proxmox_cpu_affinity.cli.doctor import node as node_checks
 from proxmox_cpu_affinity.cli.doctor import service as service_checks
 from proxmox_cpu_affinity.cli.doctor.check import Finding, Patient, examined
 from proxmox_cpu_affinity.cli.main import main
+from proxmox_cpu_affinity.cli.remedies import Remedies
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.sim import hookscript
@@ -24,7 +25,7 @@ CHECKS = [check.name for check in (*node_checks.CHECKS, *service_checks.CHECKS)]
 
 
 def patient(root: Path) -> Patient:
-    return Patient(Tree(root), Client(root / "run/proxmox-cpu-affinity/api.sock"))
+    return Patient(Tree(root), Client(root / "run/proxmox-cpu-affinity/api.sock", Remedies(root)))
 
 
 def finding(patient: Patient, name: str) -> Finding:

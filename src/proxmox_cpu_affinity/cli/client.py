@@ -29,6 +29,7 @@ from proxmox_cpu_affinity.service.paths import Paths
 
 TIMEOUT = 15.0  # seconds without a byte
 LONG = 120.0  # the same for what changes many guests
+REAL = Remedies(Path("/"))
 
 
 class _UnixConnection(HTTPConnection):
@@ -47,7 +48,7 @@ class Client:
     """The service behind one socket, and what to do where it does not answer."""
 
     path: Path
-    remedies: Remedies = Remedies(Path("/"))
+    remedies: Remedies = REAL
 
     def get(self, name: str, *, vmid: int | None = None) -> object:
         """What an endpoint that is read answers, as JSON.

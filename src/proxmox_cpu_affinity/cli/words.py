@@ -1,11 +1,19 @@
-"""Words that several commands use: counts, lists, and by what a guest is managed. Pure."""
+"""Words that several commands use: counts, lists, who is managed, what a matrix is worth. Pure."""
 
 from collections.abc import Iterable
 
+from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.guest import GuestConfig, Manage
 
 MANAGED_BY = {"hook": "its hookscript", "tag": "its tag cpu-affinity", "all": "PCA_MANAGE=all"}
 """What makes a guest ours, as the API has it, in words."""
+
+VERDICTS = {
+    "trusted": "measured and trusted",
+    "unstable": "measured, but not to be relied on",
+    "predicted": "predicted from the topology, not measured",
+}
+"""What a matrix is worth."""
 
 
 def counted(count: int, noun: str) -> str:
@@ -41,3 +49,15 @@ def managed_cell(config: GuestConfig, manage: Manage | None) -> str:
     """The same for a column: `tag`, `no: affinity`."""
     by, reason = managed(config, manage)
     return by or (f"no: {reason}" if reason else "-")
+
+
+def matrix_words(matrix: wire.MatrixState) -> str:
+    """What the latency matrix is worth, and how far a measurement is."""
+    words = VERDICTS.get(matrix.verdict, matrix.verdict)
+    if 0 < matrix.measured_share < 1:
+        words += f" ({100 * matrix.measured_share:.0f} % of the pairs)"
+    if matrix.measuring:
+        words += f"; measuring now, {matrix.pairs_done} of {matrix.pairs_all} pairs"
+    # A prediction is one of the conditions of a matrix that is nothing else.
+    known = [text for text in matrix.conditions if not text.startswith("predicted from")]
+    return "; ".join((words, *known))

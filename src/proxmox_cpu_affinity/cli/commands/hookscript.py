@@ -64,7 +64,8 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
     """The guests of this node, and whether our hookscript is theirs.
 
     Skipped are guests that the HA manager holds, and those with `affinity:` in their configuration.
-    Managed says what makes a guest ours: its hookscript (hook), its tag, PCA_MANAGE=all; or why not.
+    Managed says what makes a guest ours: its hookscript (hook), its tag, PCA_MANAGE=all; or why
+    not.
     """
     scripts = Hookscripts(session.tree)
     _show(scripts, scripts.guests, manage_here(session.tree, quiet=quiet), as_json=as_json)

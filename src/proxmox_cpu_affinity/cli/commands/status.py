@@ -16,7 +16,7 @@ from proxmox_cpu_affinity.cli.command import (
     socket,
     warn_without_root,
 )
-from proxmox_cpu_affinity.cli.words import counted
+from proxmox_cpu_affinity.cli.words import VERDICTS, counted, matrix_words
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.errors import UsageError
 
@@ -28,11 +28,6 @@ _MANAGED = {
     "all": "every guest",
 }
 _CONFINED = {"threads": "thread by thread", "scope": "by systemd scopes", "none": "not at all"}
-_VERDICTS = {
-    "trusted": "measured and trusted",
-    "unstable": "measured, but not to be relied on",
-    "predicted": "predicted from the topology, not measured",
-}
 
 
 @click.group(
@@ -154,18 +149,6 @@ def described(now: wire.Status) -> list[tuple[str, object]]:
     ]
 
 
-def matrix_words(matrix: wire.MatrixState) -> str:
-    """What the latency matrix is worth, and how far a measurement is."""
-    words = _VERDICTS.get(matrix.verdict, matrix.verdict)
-    if 0 < matrix.measured_share < 1:
-        words += f" ({100 * matrix.measured_share:.0f} % of the pairs)"
-    if matrix.measuring:
-        words += f"; measuring now, {matrix.pairs_done} of {matrix.pairs_all} pairs"
-    # A prediction is one of the conditions of a matrix that is nothing else.
-    known = [text for text in matrix.conditions if not text.startswith("predicted from")]
-    return "; ".join((words, *known))
-
-
 def ranking_rows(ranking: Sequence[wire.Ranking]) -> list[ui.Row]:
     """Rows of the columns RANKING."""
     return [
@@ -183,7 +166,7 @@ def summary_lines(figures: wire.RankingSummary) -> list[tuple[str, object]]:
         ("Max (Worst)", f"{figures.max_latency_ns:.2f} ns"),
         ("Median", f"{figures.median_latency_ns:.2f} ns"),
         ("Mean", f"{figures.mean_latency_ns:.2f} ns"),
-        ("Verdict", _VERDICTS.get(figures.verdict, figures.verdict)),
+        ("Verdict", VERDICTS.get(figures.verdict, figures.verdict)),
     ]
 
 

@@ -15,7 +15,7 @@ from proxmox_cpu_affinity.cli.doctor.check import (
     ok,
     warning,
 )
-from proxmox_cpu_affinity.cli.words import counted, cpus_named, listed
+from proxmox_cpu_affinity.cli.words import counted, cpus_named, listed, matrix_words
 from proxmox_cpu_affinity.formats.settings import Settings, settings
 from proxmox_cpu_affinity.formats.wire import RELEASED
 from proxmox_cpu_affinity.model.errors import RefusedError, ServiceDownError, SettingError
@@ -112,15 +112,15 @@ def _answers(host: str, port: str) -> bool:
 def check_matrix(patient: Patient) -> Result:
     """Whether guests are placed by measured latencies."""
     matrix = patient.status.matrix
-    why = "; ".join(matrix.conditions) or "predicted from the topology"
     if matrix.measuring:
         return ok(f"being measured: {matrix.pairs_done} of {matrix.pairs_all} pairs")
     if matrix.verdict == "trusted":
         return ok(f"measured and trusted, {100 * matrix.measured_share:.0f} % of the pairs")
     if matrix.verdict == "unstable":
+        why = "; ".join(matrix.conditions) or "the host was busy"
         text = f"unstable, so the prediction from the topology is used ({why})"
         return warning(text, f"when the host is quiet: {patient.remedies.restart}")
-    return warning(f"not measured: {why}", f"see {patient.remedies.log} for why")
+    return warning(matrix_words(matrix), f"see {patient.remedies.log} for why")
 
 
 def check_guests(patient: Patient) -> Result:
