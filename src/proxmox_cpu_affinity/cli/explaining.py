@@ -166,8 +166,8 @@ def _why(guest: wire.GuestView, decision: wire.DecisionView | None) -> str:
         return ""
     if decision is None:
         return (
-            "it had these CPUs when the service began, which keeps places and not their reasons"
-            " (a reassign decides anew)"
+            "decided before the service was started again, which keeps CPUs and not the candidates"
+            " (to see some: plan for an empty host, reassign to decide anew)"
         )
     return f"{decision.reason}{_against(decision)}"
 

@@ -14,6 +14,7 @@ from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import Command, Session, as_json, exit_status
 from proxmox_cpu_affinity.cli.configured import settings_here
 from proxmox_cpu_affinity.cli.hostmap import host_map
+from proxmox_cpu_affinity.cli.words import cpus_named
 from proxmox_cpu_affinity.formats import jsonvalue, wire
 from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.linux.tree import Tree
@@ -107,6 +108,8 @@ def plan(
     rules = _rules(configured, strategy, reserved, here=host is None)
     wanted = given(guests) if guests else _of_node(session.tree, configured)
     where = this_host(session.tree) if host is None else named_host(host)
+    if reserved is not None:
+        _check_reserved(rules.reserved, where.topology)
     answer, held = planned(where, rules, wanted)
     if as_json:
         ui.document(jsonvalue.plain(answer))
@@ -201,6 +204,16 @@ def _rules(
             raise UsageError(f"--reserved {reserved}: {fault.text}", hint=fault.hint) from None
     chosen = configured.strategy if strategy is None else Strategy(strategy)
     return Rules(chosen, configured.weights, kept)
+
+
+def _check_reserved(reserved: CpuSet, topology: Topology) -> None:
+    """UsageError for CPUs that the host has not: a plan without them would mean nothing."""
+    missing = reserved - topology.possible - topology.online
+    if missing:
+        raise UsageError(
+            f"--reserved {reserved}: the host has no {cpus_named(missing)}",
+            hint=f"it has {cpus_named(topology.online)}",
+        )
 
 
 def _of_node(tree: Tree, configured: Settings) -> Wanted:
