@@ -47,7 +47,7 @@ def poke(tree: Tree, client: Client, changes: Iterable[Change]) -> Poked:
         except AffinityError as error:
             hint = f" ({error.hint})" if error.hint else ""
             rest = listed("VM", running[place:])
-            text = f"{rest} unchanged until the service looks: {error.text}{hint}"
+            text = f"{rest}: as before until the service looks: {error.text}{hint}"
             return Poked(became, text)
     return Poked(became)
 

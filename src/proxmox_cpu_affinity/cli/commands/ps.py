@@ -11,7 +11,7 @@ from proxmox_cpu_affinity.cli.words import managed, managed_cell
 from proxmox_cpu_affinity.linux.threads import affinity_of, children_of, stat_of, threads_of
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
-from proxmox_cpu_affinity.model.errors import GuestNotFoundError
+from proxmox_cpu_affinity.model.errors import GuestNotFoundError, RefusedError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Thread
 from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
 from proxmox_cpu_affinity.pve.guests import NodeGuests
@@ -80,6 +80,8 @@ def _running(tree: Tree, node: NodeGuests, process: GuestProcess, *, verbose: bo
         config = node.config(process.vmid)
     except GuestNotFoundError:
         config, error = GuestConfig(process.vmid), "its configuration is not found"
+    except RefusedError:
+        config, error = GuestConfig(process.vmid), "its configuration cannot be read"
     return Guest(
         config,
         process.pid,

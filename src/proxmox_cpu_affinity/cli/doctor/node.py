@@ -91,7 +91,12 @@ def check_hookscripts(patient: Patient) -> Result:
 
 def check_containers(patient: Patient) -> Result:
     """Containers that pvestatd spreads over all CPUs, those of guests too."""
-    free = sorted(_containers(patient))
+    found = dict(_containers(patient))
+    free = sorted(vmid for vmid, moves in found.items() if moves)
+    unknown = sorted(vmid for vmid, moves in found.items() if moves is None)
+    if unknown:
+        text = f"not known of {listed('CT', unknown)}: configuration cannot be read"
+        return warning(text, "run this as root")
     if not free:
         return ok("none that pvestatd moves over guests' CPUs")
     text = f"{listed('CT', free)}: pvestatd spreads them over all CPUs, those of guests too"
@@ -102,15 +107,15 @@ def check_containers(patient: Patient) -> Result:
     return warning(text, advice)
 
 
-def _containers(patient: Patient) -> Iterator[Vmid]:
-    """Containers of this node that have no CPUs of their own."""
+def _containers(patient: Patient) -> Iterator[tuple[Vmid, bool | None]]:
+    """Containers of this node, and whether they have no CPUs of their own; None: unreadable."""
     folder = f"etc/pve/nodes/{patient.node}/lxc"
     for name in patient.tree.listing(folder):
         vmid = vmid_of(name.removesuffix(".conf")) if name.endswith(".conf") else None
         if vmid is not None:
-            main = _SECTION.split(patient.tree.text(f"{folder}/{name}") or "", maxsplit=1)[0]
-            if not _OWN_CPUS.search(main):
-                yield vmid
+            text = patient.tree.text(f"{folder}/{name}")
+            main = None if text is None else _SECTION.split(text, maxsplit=1)[0]
+            yield vmid, None if main is None else not _OWN_CPUS.search(main)
 
 
 def check_isolated(patient: Patient) -> Result:
@@ -139,9 +144,9 @@ def check_native_pinning(patient: Patient) -> Result:
 
 CHECKS = (
     Check("pve", check_pve),
-    Check("hook", check_our_hook),
-    Check("hookscripts", check_hookscripts),
+    Check("hook", check_our_hook, reads_guests=True),
+    Check("hookscripts", check_hookscripts, reads_guests=True),
     Check("containers", check_containers),
     Check("isolated", check_isolated),
-    Check("vcpu-pinning", check_native_pinning),
+    Check("vcpu-pinning", check_native_pinning, reads_guests=True),
 )

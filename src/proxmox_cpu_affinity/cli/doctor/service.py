@@ -18,7 +18,12 @@ from proxmox_cpu_affinity.cli.doctor.check import (
 from proxmox_cpu_affinity.cli.words import counted, cpus_named, listed, matrix_words
 from proxmox_cpu_affinity.formats.settings import Settings, settings
 from proxmox_cpu_affinity.formats.wire import RELEASED
-from proxmox_cpu_affinity.model.errors import RefusedError, ServiceDownError, SettingError
+from proxmox_cpu_affinity.model.errors import (
+    ForbiddenError,
+    RefusedError,
+    ServiceDownError,
+    SettingError,
+)
 from proxmox_cpu_affinity.service.paths import SETTINGS, Paths
 
 _TCP_PATIENCE = 5.0  # seconds
@@ -47,7 +52,7 @@ def check_settings(patient: Patient) -> Result:
 def check_service(patient: Patient) -> Result:
     try:
         now = patient.status
-    except ServiceDownError as error:
+    except (ServiceDownError, ForbiddenError) as error:
         return failed(error.text, error.hint)
     if now.version != __version__:
         return warning(
@@ -81,6 +86,9 @@ def check_sockets(patient: Patient) -> Result:
         return failed(
             f"port {port.strip()} does not answer as the service does", patient.remedies.restart
         )
+    if not os.access(paths.socket, os.W_OK):
+        text = f"port {port.strip()} answers, the Unix socket may not be asked"
+        return warning(text, "run this as root")
     return ok(f"Unix socket and port {port.strip()} answer")
 
 
