@@ -65,7 +65,7 @@ def test_a_healthy_node_has_no_failure(
     assert [list(entry) for entry in found] == [["check", "status", "text", "advice"]] * len(CHECKS)
     status = {entry["check"]: entry for entry in found}
     assert status["sockets"]["text"] == f"Unix socket and port {service.port} answer"
-    assert status["guests"]["text"] == "1 of 1 managed guests that run are on their CPUs"
+    assert status["guests"]["text"] == "managed guests that run: 1 of 1 on their CPUs"
     assert status["hook"]["text"] == "on 'local' for VM 100"
     for entry in found:
         assert bool(entry["advice"]) is (entry["status"] != "ok"), entry
@@ -134,7 +134,7 @@ def test_anybody_s_missing_hookscript_is_named(sim_node: Node, volume: str, text
     assert "qm set VMID --delete hookscript" in found.advice
     write(sim_node, 100, f"hookscript: {sim_node.add_snippet('fine', '')}\n")
     found = finding(patient(sim_node.root), "hookscripts")
-    assert (found.status, found.text) == ("ok", "1 guests name one, all can be run")
+    assert (found.status, found.text) == ("ok", "1 guest with one, it can be run")
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def matrix(verdict: str, *conditions: str, measuring: bool = False) -> Patient:
         ("matrix", matrix("trusted"), "ok", "measured and trusted, 100 % of the pairs"),
         ("matrix", matrix("predicted", measuring=True), "ok", "being measured: 6 of 6 pairs"),
         ("matrix", matrix("unstable", "host busy"), "warning", "is used (host busy)"),
-        ("matrix", matrix("predicted", "nothing measured"), "warning", "not measured: nothing"),
+        ("matrix", matrix("predicted", "nothing measured"), "warning", "not measured; nothing"),
         ("service", told(), "ok", "0.1.0 answers"),
         ("service", told(status=replace(STATUS, version="0.0.9")), "warning", "it is 0.0.9"),
         ("service", told(status=replace(STATUS, warnings=["odd"])), "warning", "odd"),
@@ -276,7 +276,7 @@ def matrix(verdict: str, *conditions: str, measuring: bool = False) -> Patient:
         ("guests", told(guest=replace(GUEST, outcome="", refused="no CPU")), "failed", "no CPU"),
         ("guests", told(guest=replace(GUEST, outcome="pending")), "ok", "1 will be after the"),
         ("overcommit", told(), "ok", "2 vCPUs of placed guests, CPUs for guests: 0-3; no CPU"),
-        ("overcommit", told(status=replace(STATUS, overlap="0")), "warning", "share CPUs 0"),
+        ("overcommit", told(status=replace(STATUS, overlap="0")), "warning", "share CPU 0"),
     ],
 )
 def test_what_the_service_says_is_judged(

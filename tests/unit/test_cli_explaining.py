@@ -73,7 +73,7 @@ def test_a_guest_alone_got_the_first_of_equals() -> None:
     stage = Stage("1x2x2x1")
     stage.start(100, 2)
     said = stage.words(100)
-    assert said["Asked for"] == "2 vCPUs, policy shared"
+    assert said["Asked for"] == "2 vCPUs, policy shared, managed by PCA_MANAGE=all"
     assert said["Got"] == "CPUs 0-1 (cache group 0, node 0)"
     assert said["Held"] == "by the mask of every thread: 5 threads read back, all on them"
     assert said["Why"].endswith("as cheap as CPUs 2-3, and first in turn")
@@ -180,7 +180,7 @@ def test_a_guest_without_a_decision_says_so() -> None:
     stage.state = stage.state.with_tracked(Vmid(100), tracked)
     found = stage.explain(100)
     assert found.decision is None
-    assert "which keeps places and not their reasons" in dict(found.words)["Why"]
+    assert "before the service was started again" in dict(found.words)["Why"]
 
 
 def test_a_guest_larger_than_the_host_has_its_warning() -> None:

@@ -8,6 +8,7 @@ import click
 
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import Command, Group, as_json
+from proxmox_cpu_affinity.cli.remedies import called
 from proxmox_cpu_affinity.cli.words import counted, cpus_named
 from proxmox_cpu_affinity.model.errors import UsageError
 
@@ -73,7 +74,8 @@ def create(
         sys_files=files,
     )
     volume = hookscript.install(made)
-    _warn_of_missing_cpus(made.tree.cpus())
+    if host is not None:
+        _warn_of_missing_cpus(made.tree.cpus())
     if as_json:
         kind = made.tree.settings.guest
         ui.document({"root": str(made.root), "model": model, "guests": kind, "hookscript": volume})
@@ -81,10 +83,10 @@ def create(
     ui.lines(
         f"{made.root}: a simulated Proxmox VE {model} node. Try:",
         f"  {made.root}/usr/sbin/qm create 100 --cores 2",
-        f"  PCA_ROOT={made.root} PCA_PORT=0 proxmox-cpu-affinity-service --stdout &",
-        f"  proxmox-cpu-affinity --root {made.root} hookscript enable 100",
+        f"  PCA_ROOT={made.root} PCA_PORT=0 {called('proxmox-cpu-affinity-service')} --stdout &",
+        f"  {called()} --root {made.root} hookscript enable 100",
         f"  {made.root}/usr/sbin/qm start 100",
-        f"  proxmox-cpu-affinity --root {made.root} ps",
+        f"  {called()} --root {made.root} ps",
     )
 
 

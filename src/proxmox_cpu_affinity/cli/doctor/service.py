@@ -153,7 +153,7 @@ def check_guests(patient: Patient) -> Result:
     full = sum(guest.outcome == "full" for guest in running)
     rest = len(running) - full
     later = f", {rest} will be after the next scan" if rest else ""
-    return ok(f"{full} of {counted(len(running), 'managed running guest')} on their CPUs{later}")
+    return ok(f"managed guests that run: {full} of {len(running)} on their CPUs{later}")
 
 
 def check_overcommit(patient: Patient) -> Result:
