@@ -270,7 +270,7 @@ def matrix(verdict: str, *conditions: str, measuring: bool = False) -> Patient:
         ("service", told(), "ok", "0.1.0 answers"),
         ("service", told(status=replace(STATUS, version="0.0.9")), "warning", "it is 0.0.9"),
         ("service", told(status=replace(STATUS, warnings=["odd"])), "warning", "odd"),
-        ("guests", told(), "ok", "1 of 1 managed"),
+        ("guests", told(), "ok", "1 of 1 on"),
         ("guests", told(guest=replace(GUEST, outcome="part")), "warning", "held in part only"),
         ("guests", told(guest=replace(GUEST, outcome="failed")), "failed", "VM 100 not held"),
         ("guests", told(guest=replace(GUEST, outcome="", refused="no CPU")), "failed", "no CPU"),
