@@ -1,6 +1,9 @@
 """`doctor`: each thing that can be wrong is found, named, and told what to do about."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -286,3 +289,62 @@ def test_what_the_service_says_is_judged(
     assert found.status == status
     assert says in found.text
     assert bool(found.advice) is (status != "ok")
+
+
+def test_what_may_not_be_read_is_not_known_and_not_ok(sim_node: Node) -> None:
+    hookscript.install(sim_node)
+    write(sim_node, 100, f"hookscript: {HOOK}\n")
+    sim_node.path("/etc/pve/qemu-server/101.conf").mkdir()  # even root cannot read it
+    sim_node.path("/etc/pve/lxc/200.conf").mkdir()
+    seen = patient(sim_node.root)
+    for name in ("hook", "hookscripts", "vcpu-pinning"):
+        found = finding(seen, name)
+        assert found.status == "warning"
+        assert found.text.startswith("not known of VM 101; else: ")
+    found = finding(seen, "containers")
+    assert (found.status, found.text) == (
+        "warning",
+        "not known of CT 200: configuration cannot be read",
+    )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become nobody")
+def test_to_another_user_nothing_is_ok_that_only_root_can_know(
+    service: Running,
+) -> None:
+    root = service.node.root
+    add_guest(service.node, 100)
+    root.chmod(0o755)
+    for file in root.glob("etc/pve/**/*"):
+        if file.is_file():
+            file.chmod(0o640)
+    code = "import sys; from proxmox_cpu_affinity.cli.main import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--root", str(root), "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 1, done.stderr
+    found = {entry["check"]: entry for entry in json.loads(done.stdout)}
+    assert {name for name, entry in found.items() if entry["status"] == "ok"} == {
+        *("containers", "isolated", "settings"),  # there are none, and files that all may read
+    }
+    for name in ("matrix", "guests", "overcommit"):
+        assert found[name]["text"].startswith("not known: not permitted to talk to the service")
+        assert found[name]["advice"] == "run this as root"
+    assert str(root) not in found["service"]["text"]
+
+
+def test_one_is_no_plural(sim_node: Node) -> None:
+    hookscript.install(sim_node)
+    write(sim_node, 100, f"hookscript: {HOOK}\n")
+    assert finding(patient(sim_node.root), "pve").text == "node pve, 1 guest"
+    assert finding(patient(sim_node.root), "hookscripts").text == "1 guest with one, it can be run"
+    write(sim_node, 101, "cores: 1\n")
+    assert finding(patient(sim_node.root), "pve").text == "node pve, 2 guests"
