@@ -41,6 +41,13 @@ class _Guest:
     readable: bool = True
 
 
+def mask_of(thread: Thread, placement: Placement) -> CpuSet:
+    """The mask of a thread: a pinned guest's vCPUs have one CPU each."""
+    if placement.pinned and thread.vcpu is not None and thread.vcpu < len(placement.order):
+        return CpuSet.of((placement.order[thread.vcpu],))
+    return placement.applied
+
+
 @dataclass(slots=True)
 class World:
     """The node. `online` are the CPUs that can run something."""
@@ -50,6 +57,8 @@ class World:
     tasks: dict[GuestProcess, list[_Task]] = field(default_factory=dict)
     mounted: bool = True  # /etc/pve is there
     deaf: bool = False  # systemd does not answer
+    drop_ins: dict[Vmid, CpuSet] = field(default_factory=dict)
+    scopes: dict[Vmid, CpuSet | None] = field(default_factory=dict)  # and their limit
     _last: int = 1000
 
     # -- what PVE's files say ----------------------------------------------------------------------
@@ -94,7 +103,7 @@ class World:
     def spawn(self, process: GuestProcess, name: str) -> None:
         """A thread is born with the mask of the first one."""
         tasks = self.tasks[process]
-        mask = tasks[0].mask if tasks else self.online
+        mask = tasks[0].mask if tasks else self.scopes.get(process.vmid) or self.online
         tid = Tid(self._number()) if tasks else Tid(process.pid)
         tasks.append(_Task(tid, name, mask))
 
@@ -118,6 +127,19 @@ class World:
                 if not task.mask.overlaps(online):
                     task.mask = CpuSet((1 << 64) - 1)
 
+    # -- systemd -----------------------------------------------------------------------------------
+
+    def open_scope(self, vmid: Vmid) -> CpuSet | None:
+        """PVE makes the guest's scope, by its drop-in."""
+        self.scopes[vmid] = self.drop_ins.get(vmid)
+        return self.scopes[vmid]
+
+    def enclose(self, vmid: Vmid, cpus: CpuSet) -> CpuSet | None:
+        if vmid not in self.scopes or self.deaf:
+            return None
+        self.scopes[vmid] = cpus
+        return cpus & self.online
+
     def _number(self) -> int:
         self._last += 1
         return self._last
@@ -131,7 +153,7 @@ class World:
         )
 
     def confine(self, process: GuestProcess, placement: Placement) -> Confined:
-        masks = {task.tid: placement.applied for task in self.tasks.get(process, ())}
+        masks = {t.tid: mask_of(t, placement) for t in self.threads(process)}
         return self._given(process, masks, placement.applied, Confinement.THREADS)
 
     def undo(self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet) -> Confined:

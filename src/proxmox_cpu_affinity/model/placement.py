@@ -15,6 +15,13 @@ class Strategy(StrEnum):
     ROUND_ROBIN = "round-robin"
 
 
+class Fallback(StrEnum):
+    """PCA_DEDICATED_FALLBACK: what becomes of a dedicated guest for which no CPUs are left."""
+
+    REFUSE = "refuse"
+    SHARED = "shared"
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """What the score charges the average vCPU, as shares of its time (1.0 = 100 %).
@@ -47,6 +54,14 @@ class Confinement(StrEnum):
     NONE = "none"
     THREADS = "threads"  # sched_setaffinity on every thread
     SCOPE = "scope"  # AllowedCPUs of the systemd scope
+
+
+class Held(StrEnum):
+    """From when on a guest's run was held on its CPUs."""
+
+    BIRTH = "first instruction"  # its scope was made with the limit already in it
+    SCOPE = "scope"  # as soon as its scope had appeared
+    LATER = "later"  # it ran already when it was found
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,29 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class Enclose:
+    """Confine a guest's scope, whatever runs in it; answered by Enclosed."""
+
+    vmid: Vmid
+    cpus: CpuSet
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDropIn:
+    """Let the guest's next scope be made with these CPUs."""
+
+    vmid: Vmid
+    cpus: CpuSet
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteDropIn:
+    """The drop-in has served, or never will."""
+
+    vmid: Vmid
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Something worth keeping over a restart changed."""
 
@@ -75,4 +98,6 @@ class Tell:
     text: str
 
 
-Action = Confine | Undo | Inspect | Watch | Save | Record | Tell
+Action = (
+    Confine | Undo | Inspect | Watch | Enclose | WriteDropIn | DeleteDropIn | Save | Record | Tell
+)

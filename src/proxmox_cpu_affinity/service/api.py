@@ -76,7 +76,7 @@ class Api:
             strategy=service.settings.strategy,
             manage=state.manage,
             width="exact",
-            confinement="threads",
+            confinement=service.world.confiner.means,
             guests_running=len(running),
             guests_confined=len(full),
             overlap=str(overlapping(state.occupancy())),
@@ -89,6 +89,7 @@ class Api:
                 conditions=list(host.matrix.conditions),
             ),
             warnings=[*service.warnings, *trouble, *host.topology.notes],
+            confinement_reason=service.scoping.problem,
         )
 
     def _node(self) -> str:

@@ -4,6 +4,7 @@ Asks no service: it is the same engine, run here, with an empty host to begin wi
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -84,6 +85,11 @@ class Wanted:
 )
 @click.option("--strategy", type=click.Choice(list(Strategy)), help="Default: as configured.")
 @click.option("--reserved", metavar="LIST", help="CPUs for the host, like 0-1,8.")
+@click.option(
+    "--json-lines",
+    is_flag=True,
+    help="Talk: a machine, starts and stops as JSON lines on stdin, each answered with a line.",
+)
 @as_json
 @click.pass_obj
 def plan(
@@ -94,6 +100,7 @@ def plan(
     guests: Sequence[str],
     strategy: str | None,
     reserved: str | None,
+    json_lines: bool,
     as_json: bool,
 ) -> int:
     """Show where guests would go; changes nothing.
@@ -102,6 +109,10 @@ def plan(
     placed, 3 if only some can.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread for each CPU
+    if json_lines:
+        if host or guests or strategy or reserved or as_json:
+            raise UsageError("--json-lines stands alone: what it needs comes by the lines")
+        return _converse()
     from proxmox_cpu_affinity.cli.hosts import named_host, this_host
 
     configured = settings_here(session.tree)
@@ -117,6 +128,13 @@ def plan(
         _show(where.topology, answer, held)
     placed = sum(row.start is not None for row in answer.guests)
     return exit_status(good=placed, bad=len(wanted.requests) - placed)
+
+
+def _converse() -> int:
+    from proxmox_cpu_affinity.cli.jsonlines import converse
+
+    converse(sys.stdin, ui.line_out)
+    return 0
 
 
 def given(guests: Sequence[str]) -> Wanted:
