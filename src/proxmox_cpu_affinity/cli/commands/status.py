@@ -142,7 +142,7 @@ def described(now: wire.Status) -> list[tuple[str, object]]:
         ("Guests may use", f"CPUs {now.usable}" if now.usable else "no CPUs"),
         ("Manages", f"{_MANAGED.get(now.manage, now.manage)} (PCA_MANAGE={now.manage})"),
         ("Strategy", f"{now.strategy}, width {now.width}"),
-        ("Confined", _CONFINED.get(now.confinement, now.confinement)),
+        ("Confined", _confined(now)),
         ("Guests", f"{now.guests_running} placed and running, {now.guests_confined} on their CPUs"),
         ("Shared CPUs", now.overlap or "none"),
         ("Latencies", matrix_words(now.matrix)),
@@ -180,6 +180,11 @@ def duration(seconds: float) -> str:
         if amount or parts:
             parts.append(f"{amount} {unit}")
     return " ".join(parts[:2]) or "0 s"
+
+
+def _confined(now: wire.Status) -> str:
+    why = f" ({now.confinement_reason})" if now.confinement_reason else ""
+    return f"{_CONFINED.get(now.confinement, now.confinement)}{why}"
 
 
 def _host(now: wire.Status) -> str:
