@@ -222,7 +222,7 @@ def test_a_guest_that_was_not_chosen_is_told_how_to_change_that() -> None:
     stage.state = replace(stage.state, configs={Vmid(100): config}, manage=Manage.HOOK)
     view = views.guest(stage.state, config)
     assert (view.reason_code, view.managed) == ("not chosen", False)
-    assert "(to change that: hookscript enable)" in stage.words(100)["Asked for"]
+    assert "(to change that: hookscript enable 100)" in stage.words(100)["Asked for"]
 
 
 def test_a_guest_that_was_let_go_says_so() -> None:

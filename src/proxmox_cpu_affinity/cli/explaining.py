@@ -109,7 +109,8 @@ def _around(cpus: CpuSet, groups: Sequence[str]) -> CpuSet:
 def _asked(guest: wire.GuestView) -> str:
     if guest.managed:
         return f"{counted(guest.vcpus, 'vCPU')}, policy {guest.policy}{_by(guest)}"
-    remedy = " (to change that: hookscript enable)" * (guest.reason_code == Exclusion.NOT_CHOSEN)
+    chosen = guest.reason_code != Exclusion.NOT_CHOSEN
+    remedy = "" if chosen else f" (to change that: hookscript enable {guest.vmid})"
     return f"nothing: {guest.reason}{remedy}"
 
 
