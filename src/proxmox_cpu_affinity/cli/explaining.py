@@ -6,6 +6,7 @@ Out of scope: asking the service, and printing (commands.explain).
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from proxmox_cpu_affinity.cli.words import MANAGED_BY, counted, cpus_named, listed
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.guest import Exclusion
@@ -107,9 +108,15 @@ def _around(cpus: CpuSet, groups: Sequence[str]) -> CpuSet:
 
 def _asked(guest: wire.GuestView) -> str:
     if guest.managed:
-        return f"{_counted(guest.vcpus, 'vCPU')}, policy {guest.policy}"
-    remedy = " (to change that: hookscript enable)" * (guest.reason_code == Exclusion.NOT_CHOSEN)
+        return f"{counted(guest.vcpus, 'vCPU')}, policy {guest.policy}{_by(guest)}"
+    chosen = guest.reason_code != Exclusion.NOT_CHOSEN
+    remedy = "" if chosen else f" (to change that: hookscript enable {guest.vmid})"
     return f"nothing: {guest.reason}{remedy}"
+
+
+def _by(guest: wire.GuestView) -> str:
+    by = MANAGED_BY.get(guest.managed_by)
+    return f", managed by {by}" if by else ""
 
 
 def _got(guest: wire.GuestView, topology: wire.TopologyView) -> str:
@@ -123,7 +130,7 @@ def _got(guest: wire.GuestView, topology: wire.TopologyView) -> str:
         return f"no CPUs of ours: {guest.reason or 'the next scan will see it'}"
     place = _where(CpuSet.parse(guest.cpus), topology)
     if guest.applied != guest.cpus:
-        place += f", and may use {_cpus(guest.applied)}"
+        place += f", and may use {cpus_named(guest.applied)}"
     return f"{place}{'' if guest.running else ', reserved for a start that is under way'}"
 
 
@@ -132,8 +139,8 @@ def _where(cpus: CpuSet, topology: wire.TopologyView) -> str:
         i for i, text in enumerate(topology.cache_groups) if CpuSet.parse(text).overlaps(cpus)
     ]
     nodes = [node.node for node in topology.nodes if CpuSet.parse(node.cpus).overlaps(cpus)]
-    named = f"{_listed('cache group', groups)}, {_listed('node', nodes)}"
-    return f"{_cpus(str(cpus))} ({named})"
+    named = f"{listed('cache group', groups)}, {listed('node', nodes)}"
+    return f"{cpus_named(str(cpus))} ({named})"
 
 
 def _held(guest: wire.GuestView) -> str:
@@ -146,9 +153,9 @@ def _held(guest: wire.GuestView) -> str:
     good = guest.threads - len(guest.faults)
     match guest.outcome:
         case "full":
-            return f"{means}: {_counted(guest.threads, 'thread')} read back, all on them"
+            return f"{means}: {counted(guest.threads, 'thread')} read back, all on them"
         case "part":
-            return f"{means}, in part: {good} of {_counted(guest.threads, 'thread')} on them"
+            return f"{means}, in part: {good} of {counted(guest.threads, 'thread')} on them"
         case "failed":
             return "by nothing: no thread is on them"
         case _:
@@ -160,8 +167,8 @@ def _why(guest: wire.GuestView, decision: wire.DecisionView | None) -> str:
         return ""
     if decision is None:
         return (
-            "it had these CPUs when the service began, which keeps places and not their reasons"
-            " (a reassign decides anew)"
+            "decided before the service was started again, which keeps CPUs and not the candidates"
+            " (to see some: plan for an empty host, reassign to decide anew)"
         )
     return f"{decision.reason}{_against(decision)}"
 
@@ -176,13 +183,13 @@ def _against(decision: wire.DecisionView) -> str:
         return ": there was no other"
     best = others[0]
     if chosen is None:
-        return f": {_cpus(best.cpus)} ({best.origin}) would cost {best.cost:.4f}"
+        return f": {cpus_named(best.cpus)} ({best.origin}) would cost {best.cost:.4f}"
     gap = best.cost - chosen.cost
     if abs(gap) < _SAME:
-        return f": as cheap as {_cpus(best.cpus)}, and first in turn"
+        return f": as cheap as {cpus_named(best.cpus)}, and first in turn"
     if gap < 0:
-        return f": {_cpus(best.cpus)} would be {-gap:.4f} cheaper, which is not worth a change"
-    return f": {gap:.4f} cheaper than {_cpus(best.cpus)}, by {_reasons(chosen, best)}"
+        return f": {cpus_named(best.cpus)} would be {-gap:.4f} cheaper, which is not worth a change"
+    return f": {gap:.4f} cheaper than {cpus_named(best.cpus)}, by {_reasons(chosen, best)}"
 
 
 def _chosen(decision: wire.DecisionView) -> wire.CandidateView | None:
@@ -213,7 +220,7 @@ def _elsewhere(decision: wire.DecisionView) -> list[Elsewhere]:
 
 def _dearer(apart: Sequence[Elsewhere]) -> str:
     words = [
-        f"{_cpus(place.cpus)} ({place.origin}) {place.more:+.4f}"
+        f"{cpus_named(place.cpus)} ({place.origin}) {place.more:+.4f}"
         for place in apart
         if place.more is not None
     ]
@@ -228,17 +235,5 @@ def _beside(guest: wire.GuestView, found: Neighbours) -> str:
         "on SMT siblings of its CPUs": found.smt_siblings,
         "in the same cache groups": found.cache_groups,
     }
-    words = [f"{_listed('VM', vmids)} {where}" for where, vmids in parts.items() if vmids]
+    words = [f"{listed('VM', vmids)} {where}" for where, vmids in parts.items() if vmids]
     return "; ".join(words) or "none in its cache groups"
-
-
-def _cpus(text: str) -> str:
-    return f"CPU{'' if text.isdigit() else 's'} {text}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _listed(noun: str, numbers: Sequence[int]) -> str:
-    return f"{noun}{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"

@@ -31,17 +31,13 @@ class Heard:
 
     appeared: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
-    reloads: int = 0
-
-    def reloading(self, active: bool) -> None:  # noqa: FBT001 # as systemd's signal has it
-        self.reloads += active
 
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[tuple[Scopes, Heard]]:
     systemd = await Systemd.connect()
     heard = Heard()
-    await systemd.listen(Listener(heard.appeared.append, heard.removed.append, heard.reloading))
+    await systemd.listen(Listener(heard.appeared.append, heard.removed.append))
     try:
         yield Scopes(TREE, systemd, ThreadMasks(TREE, NodeGuests(TREE).proven)), heard
     finally:
@@ -84,9 +80,6 @@ def check_scopes_that_come_and_go_are_heard() -> None:
                 await asyncio.sleep(0.1)
             assert "900.scope" in heard.removed, heard
             assert not scopes.there(Vmid(900))
-            before = heard.reloads
-            await scopes.systemd.reload()
-            assert heard.reloads == before + 1, heard
 
     told(story())
 
@@ -220,12 +213,9 @@ def check_masks_after_a_change_of_the_cpuset() -> None:
 def check_drop_in_holds_from_the_first_instruction_once_systemd_has_seen_its_directory() -> None:
     async def story() -> None:
         async with connected() as (scopes, _):
-            DROP_INS.prepare([Vmid(901)])
-            await scopes.systemd.reload()
-            DROP_INS.prepare([Vmid(902)])  # systemd has not seen this one
-            await scopes.systemd.look_again()
             for vmid in (901, 902):
-                DROP_INS.write(Vmid(vmid), CpuSet.parse("2,5"))
+                assert DROP_INS.write(Vmid(vmid), CpuSet.parse("2,5")), "its directory is not new"
+                await scopes.systemd.look_again()
                 await started(vmid)
                 assert kernel.began_on(vmid) == {2, 5} == kernel.held(vmid)
             assert DROP_INS.standing() == {Vmid(901), Vmid(902)}

@@ -6,15 +6,17 @@ import click
 
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import VMID, Command, Session, as_json, quiet
+from proxmox_cpu_affinity.cli.configured import manage_here
+from proxmox_cpu_affinity.cli.words import managed, managed_cell
 from proxmox_cpu_affinity.linux.threads import affinity_of, children_of, stat_of, threads_of
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
-from proxmox_cpu_affinity.model.errors import GuestNotFoundError
-from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
+from proxmox_cpu_affinity.model.errors import GuestNotFoundError, RefusedError
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Thread
 from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
 from proxmox_cpu_affinity.pve.guests import NodeGuests
 
-COLUMNS = ("VMID", "PID", "Cores", "Sockets", "NUMA", "Hook-Status", "Affinity")
+COLUMNS = ("VMID", "PID", "Cores", "Sockets", "NUMA", "Hook-Status", "Affinity", "Managed")
 NOT_RUNNING = "VM is not running (PID file not found)"
 
 
@@ -42,13 +44,15 @@ def ps(
     """List running guests and the CPUs they may use.
 
     Hook-Status says whether the guest has our hookscript; Affinity is what the kernel says of the
-    guest's main thread.
+    guest's main thread. Managed says what makes the guest ours: its hookscript (hook), its tag,
+    PCA_MANAGE=all; or why not.
     """
     guests = running(session.tree, vmid, verbose=verbose)
+    manage = manage_here(session.tree, quiet=quiet)
     if as_json:
-        ui.document([as_document(guest, verbose=verbose) for guest in guests])
+        ui.document([as_document(guest, manage, verbose=verbose) for guest in guests])
     else:
-        ui.table(COLUMNS, [_row(guest) for guest in guests])
+        ui.table(COLUMNS, [_row(guest, manage) for guest in guests])
         if verbose:
             _show_threads(guests)
     if not quiet:
@@ -76,6 +80,8 @@ def _running(tree: Tree, node: NodeGuests, process: GuestProcess, *, verbose: bo
         config = node.config(process.vmid)
     except GuestNotFoundError:
         config, error = GuestConfig(process.vmid), "its configuration is not found"
+    except RefusedError:
+        config, error = GuestConfig(process.vmid), "its configuration cannot be read"
     return Guest(
         config,
         process.pid,
@@ -97,7 +103,7 @@ def _children(tree: Tree, pid: Pid) -> tuple[Thread, ...]:
     return tuple(found)
 
 
-def as_document(guest: Guest, *, verbose: bool) -> dict[str, object]:
+def as_document(guest: Guest, manage: Manage | None, *, verbose: bool) -> dict[str, object]:
     """The guest as JSON; numbers of threads are texts. What is empty is left out."""
     config = guest.config
     fields: dict[str, object] = {
@@ -113,6 +119,7 @@ def as_document(guest: Guest, *, verbose: bool) -> dict[str, object]:
         fields["threads"] = [{"tid": str(t.tid), **_seen(t)} for t in guest.threads]
         fields["children"] = [{"pid": str(t.tid), **_seen(t)} for t in guest.children]
     fields["error"] = guest.error
+    fields["managed_by"], fields["reason_code"] = managed(config, manage)
     may_lack = {"pid", "affinity", "error"}
     return {name: value for name, value in fields.items() if value or name not in may_lack}
 
@@ -133,7 +140,7 @@ def hook_status(config: GuestConfig) -> str:
     return "Enabled" if config.has_hook else "Disabled"
 
 
-def _row(guest: Guest) -> ui.Row:
+def _row(guest: Guest, manage: Manage | None) -> ui.Row:
     config = guest.config
     return (
         config.vmid,
@@ -143,6 +150,7 @@ def _row(guest: Guest) -> ui.Row:
         int(config.numa),
         hook_status(config),
         guest.affinity or "-",
+        managed_cell(config, manage),
     )
 
 
