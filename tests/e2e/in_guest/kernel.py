@@ -4,10 +4,13 @@ Parsers of the tests' own: nothing here is the program under test.
 """
 
 import os
+import re
 import signal
 import struct
 import time
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 GUESTS = Path("/run/qemu-server")
@@ -124,3 +127,35 @@ def grow(vmid: int) -> None:
         assert time.monotonic() < deadline, f"neither thread nor child came: {names}"
         time.sleep(0.1)
         names = " ".join(masks(vmid))
+
+
+@contextmanager
+def container(vmid: int, cpus: set[int]) -> Iterator[Path]:
+    """A container as far as the kernel knows one: a control group with CPUs (pve-container)."""
+    root = Path("/sys/fs/cgroup")
+    (root / "cgroup.subtree_control").write_text("+cpuset")
+    (root / "lxc").mkdir(exist_ok=True)
+    (root / "lxc/cgroup.subtree_control").write_text("+cpuset")
+    group = root / f"lxc/{vmid}"
+    group.mkdir()
+    try:
+        file = group / "cpuset.cpus"
+        file.write_text(",".join(map(str, sorted(cpus))))
+        yield file
+    finally:
+        group.rmdir()
+
+
+def node_cpus(number: int) -> set[int]:
+    """The CPUs of a NUMA node."""
+    return cpus_of(Path(f"/sys/devices/system/node/node{number}/cpulist").read_text())
+
+
+def node_share(vmid: int, number: int) -> float:
+    """What part of a guest's own memory is on a NUMA node: numa_maps, proc_pid_numa_maps(5)."""
+    pages = Counter[str]()
+    for line in Path(f"/proc/{pid(vmid)}/numa_maps").read_text().splitlines():
+        if " anon=" in line:
+            parts = (word.partition("=") for word in line.split() if re.match(r"N\d+=", word))
+            pages.update({name: int(count) for name, _, count in parts})
+    return pages[f"N{number}"] / max(1, pages.total())

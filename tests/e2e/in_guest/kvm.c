@@ -167,6 +167,17 @@ static void detach(int up)
 	close(up);
 }
 
+/* Memory of the guest, there from now on: so many MiB. */
+static void touch(const char *mib)
+{
+	size_t size = (size_t)atoi(mib) << 20;
+	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		fail("no memory");
+	memset(memory, 1, size);
+}
+
 static const char *option(char **words, const char *name)
 {
 	for (; *words != NULL; words++)
@@ -187,10 +198,17 @@ int main(int count, char **words)
 		fprintf(stderr, "kvm: needs -pidfile FILE -record FILE, at most %d vCPUs\n", MAX_VCPUS);
 		return 1;
 	}
+	if (option(words, "-fail") != NULL) {
+		sleep(3); /* as QEMU, which finds out after a while */
+		fprintf(stderr, "kvm: as asked\n");
+		return 1;
+	}
 	open_record(path);
 	note(MAIN);
 	if (option(words, "-daemonize") != NULL)
 		up = daemonize();
+	if (option(words, "-touch") != NULL)
+		touch(option(words, "-touch"));
 	write_pidfile(pidfile);
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);

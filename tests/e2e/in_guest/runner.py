@@ -17,7 +17,14 @@ from tests.e2e.in_guest import node
 from tests.e2e.in_guest.node import FULL
 from tests.e2e.promises import promises_of
 
-MODULES = ("topology", "systemd", "service", "guests", "cpus")  # the first need no service
+MODULES = (
+    "topology",
+    "systemd",
+    "service",
+    "guests",
+    "drop_ins",
+    "cpus",
+)  # the first need no service
 CHECK_LIMIT = 3000 if FULL else 200  # seconds
 
 Check = Callable[[], None]
