@@ -104,9 +104,15 @@ def ran_on(vmid: int) -> set[int]:
     """Where the guest's threads have run since they began or `forget_where` was called."""
     record = (GUESTS / f"{vmid}.record").read_bytes()
     everything = 0
-    for (mask,) in struct.iter_unpack("Q", record[8:]):
+    for (mask,) in struct.iter_unpack("Q", record[8:-8]):
         everything |= mask
     return {cpu for cpu in range(64) if everything >> cpu & 1}
+
+
+def rounds(vmid: int) -> int:
+    """How many rounds of its load a guest has done."""
+    (count,) = struct.unpack("Q", (GUESTS / f"{vmid}.record").read_bytes()[-8:])
+    return int(count)
 
 
 def forget_where(vmid: int) -> None:
@@ -114,7 +120,7 @@ def forget_where(vmid: int) -> None:
     with (GUESTS / f"{vmid}.record").open("r+b") as record:
         size = record.seek(0, os.SEEK_END)
         record.seek(8)
-        record.write(bytes(size - 8))
+        record.write(bytes(size - 16))
 
 
 def grow(vmid: int) -> None:
