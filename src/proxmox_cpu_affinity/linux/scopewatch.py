@@ -12,7 +12,7 @@ from pathlib import Path
 
 from proxmox_cpu_affinity.linux.confine import GuestConfiner
 from proxmox_cpu_affinity.linux.dropins import DropIns
-from proxmox_cpu_affinity.linux.scopes import SLICE, Scopes, unit_of, vmid_of_unit
+from proxmox_cpu_affinity.linux.scopes import Scopes, Sighting, vmid_of_unit
 from proxmox_cpu_affinity.linux.systemd import Listener, Systemd, running
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import CpuSet
@@ -29,13 +29,6 @@ class Ears:
     appeared: Callable[[Vmid], None]
     removed: Callable[[Vmid], None]
     lost: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """A scope in PVE's slice. `allowed`: the CPUs systemd means to give it, None for no limit."""
-
-    allowed: CpuSet | None
 
 
 def hindrance(tree: Tree) -> str:
@@ -59,6 +52,7 @@ class ScopeWatch:
     problem: str = "systemd has not been asked yet"
     _systemd: Systemd | None = None
     _known: set[Vmid] = field(default_factory=set)  # whose directories systemd has seen
+    _signals: dict[Vmid, int] = field(default_factory=dict)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     @property
@@ -94,17 +88,14 @@ class ScopeWatch:
             self._systemd.close()
         self._systemd = self.confiner.scopes = None
 
-    async def sighting(self, vmid: Vmid, *, announced: bool) -> Sighting | None:
-        """The guest's scope as systemd knows it; None where it is not in PVE's slice. What it was
-        made with is asked only of one that was announced: the others are to be held at once."""
-        if self._systemd is None:
+    async def sighting(self, vmid: Vmid) -> Sighting | None:
+        """The guest's scope as the kernel shows it; None where there is none after all, or where
+        a later signal has it looked for too."""
+        if self.scopes is None:
             return None
-        try:
-            if await self._systemd.slice_of(unit_of(vmid)) != SLICE:
-                return None
-            return Sighting(await self._systemd.allowed(unit_of(vmid)) if announced else None)
-        except SystemdError:
-            return None  # gone again: it never was a start that lasted
+        signal = self._signals[vmid] = self._signals.get(vmid, 0) + 1
+        found = await self.scopes.sighting(vmid)
+        return found if self._signals[vmid] == signal else None
 
     async def announce(self, vmid: Vmid, cpus: CpuSet) -> None:
         """Let the guest's next scope be made with these CPUs. StoreError, SystemdError.

@@ -38,17 +38,6 @@ def mask_bytes(cpus: CpuSet) -> bytes:
     return cpus.mask.to_bytes((cpus.mask.bit_length() + 7) // 8, "little")
 
 
-def _escaped(unit: str) -> str:
-    """A unit's name as a part of an object path: other than letters and digits as _hex, and a
-    leading digit too (sd_bus_path_encode(3))."""
-    return "".join(
-        char
-        if char.isascii() and char.isalnum() and not (i == 0 and char.isdigit())
-        else "".join(f"_{byte:02x}" for byte in char.encode())
-        for i, char in enumerate(unit)
-    )
-
-
 def running() -> bool:
     """Whether systemd is the init of this system (sd_booted(3))."""
     return os.path.isdir("/run/systemd/system")
@@ -95,19 +84,11 @@ class Systemd:
         allowed = Variant("ay", mask_bytes(cpus))
         await self._call("SetUnitProperties", "sba(sv)", [unit, True, [["AllowedCPUs", allowed]]])
 
-    async def slice_of(self, unit: str) -> str:
-        """The slice a scope is in. SystemdError where there is no such scope."""
-        return str(await self._property(unit, "Slice"))
-
-    async def allowed(self, unit: str) -> CpuSet | None:
-        """The CPUs a scope is given by systemd, None for no limit. SystemdError."""
-        value = await self._property(unit, "AllowedCPUs")
-        return CpuSet(int.from_bytes(bytes(value), "little")) if value else None
-
     async def lost(self) -> str:
-        """Wait until the bus is gone; why."""
+        """Wait until the bus has hung up, as when dbus.service is restarted; why. Nothing is heard
+        from then on, and every call is refused."""
         try:
-            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call] # in 1.84
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call, unused-ignore]
         except (OSError, EOFError, DBusError) as error:
             return f"the system bus was lost: {error!r}"
         return "the system bus was closed"
@@ -139,16 +120,6 @@ class Systemd:
             case _:
                 return
 
-    async def _property(self, unit: str, name: str) -> Any:
-        body = await self._call(
-            "Get",
-            "ss",
-            [f"{NAME}.Scope", name],
-            path=f"{PATH}/unit/{_escaped(unit)}",
-            interface="org.freedesktop.DBus.Properties",
-        )
-        return body[0].value
-
     async def _call(
         self,
         member: str,
@@ -160,6 +131,8 @@ class Systemd:
         interface: str = MANAGER,
         patience: float = PATIENCE,
     ) -> list[Any]:
+        if not self._bus.connected:  # dbus-fast would wait for an answer that cannot come
+            raise SystemdError(f"the system bus has hung up: {member} was not sent")
         message = Message(
             destination=destination,
             path=path,

@@ -123,8 +123,7 @@ class Scoping:
             return
         now = time.monotonic()
         (config, process), sighting = await asyncio.gather(
-            asyncio.to_thread(self.look, vmid),
-            watch.sighting(vmid, announced=vmid in self.state().drop_ins()),
+            asyncio.to_thread(self.look, vmid), watch.sighting(vmid)
         )
         if sighting is None or config is None:
             return
