@@ -75,7 +75,10 @@ def test_a_guest_alone_got_the_first_of_equals() -> None:
     said = stage.words(100)
     assert said["Asked for"] == "2 vCPUs, policy shared, managed by PCA_MANAGE=all"
     assert said["Got"] == "CPUs 0-1 (cache group 0, node 0)"
-    assert said["Held"] == "by the mask of every thread: 5 threads read back, all on them"
+    assert (
+        said["Held"]
+        == "by the mask of every thread, since it was up: 5 threads read back, all on them"
+    )
     assert said["Why"].endswith("as cheap as CPUs 2-3, and first in turn")
     assert said["Neighbours"] == "none in its cache groups"
     assert said["Elsewhere"] == "CPUs 2-3 (cache group 1) +0.0000"
@@ -131,7 +134,7 @@ def test_a_neighbour_on_the_sibling_is_not_one_of_the_cache_group() -> None:
 @pytest.mark.parametrize(
     ("faults", "held"),
     [
-        (2, "by the mask of every thread, in part: 3 of 5 threads on them"),
+        (2, "by the mask of every thread, since it was up, in part: 3 of 5 threads on them"),
         (5, "by nothing: no thread is on them"),
     ],
 )

@@ -3,10 +3,10 @@
 Out of scope: asking the service, and printing (commands.explain).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from proxmox_cpu_affinity.cli.words import MANAGED_BY, counted, cpus_named, listed
+from proxmox_cpu_affinity.cli.words import HELD_SINCE, MANAGED_BY, counted, cpus_named, listed
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.guest import Exclusion
@@ -59,8 +59,10 @@ def explanation(
     guest: wire.GuestView,
     decisions: Iterable[wire.DecisionView],
     topology: wire.TopologyView,
+    memory: Mapping[int, float] | None = None,
 ) -> Explanation:
-    """Why a guest is where it is; `guest` may lie in another node's folder, `guests` do not."""
+    """Why a guest is where it is; `guest` may lie in another node's folder, `guests` do not.
+    `memory`: MiB of it on each node, as far as known."""
     decision = next((d for d in decisions if d.vmid == vmid and d.current), None)
     others = [other for other in guests if other.vmid != vmid]
     beside = neighbours(CpuSet.parse(guest.cpus), others, topology)
@@ -70,6 +72,7 @@ def explanation(
         ("Got", _got(guest, topology)),
         ("Held", _held(guest)),
         ("Outside", "; ".join(guest.faults)),
+        ("Memory", _memory(memory or {})),
         ("Why", _why(guest, decision)),
         ("Decided", "" if decision is None else decision.time),
         ("Neighbours", _beside(guest, beside)),
@@ -143,6 +146,10 @@ def _where(cpus: CpuSet, topology: wire.TopologyView) -> str:
     return f"{cpus_named(str(cpus))} ({named})"
 
 
+def _memory(memory: Mapping[int, float]) -> str:
+    return ", ".join(f"{mib:.0f} MiB on node {node}" for node, mib in sorted(memory.items()))
+
+
 def _held(guest: wire.GuestView) -> str:
     if not guest.running or not guest.cpus:
         return ""
@@ -150,6 +157,8 @@ def _held(guest: wire.GuestView) -> str:
         "threads": "by the mask of every thread",
         "scope": "by AllowedCPUs of its systemd scope",
     }.get(guest.confinement, "by nothing")
+    since = HELD_SINCE.get(guest.held_since)
+    means = f"{means}, {since}" if since else means
     good = guest.threads - len(guest.faults)
     match guest.outcome:
         case "full":

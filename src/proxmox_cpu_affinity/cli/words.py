@@ -8,6 +8,13 @@ from proxmox_cpu_affinity.model.guest import GuestConfig, Manage
 MANAGED_BY = {"hook": "its hookscript", "tag": "its tag cpu-affinity", "all": "PCA_MANAGE=all"}
 """What makes a guest ours, as the API has it, in words."""
 
+HELD_SINCE = {
+    "first instruction": "since its first instruction",
+    "scope": "since its scope appeared",
+    "later": "since it was up",
+}
+"""From when on a guest was on its CPUs (GuestView.held_since)."""
+
 VERDICTS = {
     "trusted": "measured and trusted",
     "unstable": "measured, but not to be relied on",

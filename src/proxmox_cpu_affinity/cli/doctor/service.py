@@ -131,6 +131,17 @@ def check_matrix(patient: Patient) -> Result:
     return warning(matrix_words(matrix), f"see {patient.remedies.log} for why")
 
 
+def check_confinement(patient: Patient) -> Result:
+    """By what guests are held: their scopes hold more, and hold it longer, than masks."""
+    now = patient.status
+    if now.confinement == "scope":
+        return ok("guests are held by their systemd scopes")
+    text = f"guests are held thread by thread: {now.confinement_reason}"
+    if patient.tree.root != Path("/"):
+        return ok(text)
+    return warning(text, "threads that start later are caught by the next scan, within 30 s")
+
+
 def check_guests(patient: Patient) -> Result:
     """Whether every managed guest that runs is where it was put."""
     running = [
@@ -173,6 +184,7 @@ CHECKS = (
     Check("service", check_service),
     Check("sockets", check_sockets),
     Check("matrix", check_matrix),
+    Check("confinement", check_confinement),
     Check("guests", check_guests),
     Check("overcommit", check_overcommit),
 )
