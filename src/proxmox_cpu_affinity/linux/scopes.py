@@ -113,6 +113,7 @@ class Scopes:
         inherited from whoever started QEMU, or their vCPU's.
         """
         first = await asyncio.to_thread(self.masks.found, process)
+        limit = await asyncio.to_thread(self._cpus, process.vmid, "cpuset.cpus")
         try:
             effective = await self.enclose(process.vmid, placement.applied)
         except SystemdError as error:
@@ -122,7 +123,7 @@ class Scopes:
             fault = ThreadFault(Tid(process.pid), "scope", f"its cpuset is {effective or 'unset'}")
             outcome = Outcome.PART if done.outcome is Outcome.FULL else done.outcome
             done = replace(done, outcome=outcome, faults=(fault, *done.faults))
-        return replace(done, confinement=Confinement.SCOPE, found=first)
+        return replace(done, confinement=Confinement.SCOPE, found=first, limit=limit)
 
     async def undo(
         self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet
