@@ -5,7 +5,7 @@ from typing import assert_never
 
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
-from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome
+from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome, Strategy
 from proxmox_cpu_affinity.reconcile import births, widths
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
