@@ -17,8 +17,10 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def lower_bound(host: Host, sizes: Sequence[int]) -> float:
     """No placement of guests of these sizes costs less, summed over their vCPUs, in shares of one
-    vCPU's time. Each guest is on distinct CPUs while there are enough."""
-    vcpus = sum(sizes)
+    vCPU's time. Each guest is on distinct CPUs while there are enough; what it has beyond them is
+    not counted as contention."""
+    usable = int(host.is_usable.sum())
+    vcpus = sum(min(size, usable) for size in sizes)
     counts = np.bincount(np.array(sizes, dtype=np.int64))
     several = np.flatnonzero(counts).tolist()
     return max(

@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 SPREAD = 0.002  # price of a vCPU of load in a used cache group
-ROOM = 0.1  # share of what leaving a cache group costs that its free CPUs are worth
+ROOM = 0.05  # share of what leaving a cache group costs that its free CPUs are worth
 TURN_BITS = 13  # below a price: whose turn it is among equals (Linux: at most 8192 CPUs)
 
 
