@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Cpu, Vmid
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, restricted
-from proxmox_cpu_affinity.model.placement import Fallback, Placement, Strategy, Weights, Width
+from proxmox_cpu_affinity.model.placement import (
+    Fallback,
+    Placement,
+    Rebalance,
+    Strategy,
+    Weights,
+    Width,
+)
 from proxmox_cpu_affinity.model.topology import CoreKind, Topology
 
 Floats = NDArray[np.float64]
@@ -44,6 +51,7 @@ class Rules:
     reserved: CpuSet = EMPTY
     dedicated_fallback: Fallback = Fallback.REFUSE
     width: Width = Width.EXACT
+    rebalance: Rebalance = Rebalance.OFF
     thresholds: Thresholds = field(default_factory=Thresholds)
 
 
