@@ -42,7 +42,7 @@ def announced(vmid: int) -> None:
     node.fresh(100)  # takes CPU 0
     node.configure(vmid)
     node.hook(vmid, "pre-start")
-    assert node.drop_ins() == {vmid}
+    assert vmid in node.drop_ins()
 
 
 @shows(1, 3, 4)
@@ -52,7 +52,7 @@ def check_guest_given_affinity_meanwhile_starts() -> None:
     said = node.fresh(101, keys=OUTSIDE)
     assert "left alone" in said, said
     assert kernel.held(101) == {0}
-    assert not node.drop_ins()
+    assert 101 not in node.drop_ins()
 
 
 @shows(1, 4)
@@ -60,11 +60,11 @@ def check_drop_in_of_a_guest_that_is_excluded_is_deleted_by_a_scan() -> None:
     announced(101)
     node.configure(101, keys=OUTSIDE)
     node.scan()
-    assert not node.drop_ins()
+    assert 101 not in node.drop_ins()
     announced(102)
     node.configure(102, keys={"hookscript": ""})
     node.scan()
-    assert not node.drop_ins()
+    assert 102 not in node.drop_ins()
 
 
 @shows(1, 4, 6)
@@ -105,7 +105,7 @@ def check_drop_in_of_an_earlier_life_is_deleted() -> None:
 @shows(1, 4)
 def check_drop_in_of_a_start_that_never_comes_expires() -> None:
     announced(101)
-    node.wait_for("it has expired", lambda: not node.drop_ins(), patience=EXPIRY + 90.0)
+    node.wait_for("it has expired", lambda: 101 not in node.drop_ins(), patience=EXPIRY + 90.0)
 
 
 @shows(1, 2)
@@ -115,5 +115,5 @@ def check_start_that_fails_leaves_nothing() -> None:
     node.configure(100, keys={"args": "-fail"})
     said = node.run("guest", "start", "100", check=False)
     assert "kvm: as asked" in said, said
-    node.wait_for("no drop-in stands", lambda: not node.drop_ins())
+    node.wait_for("no drop-in stands", lambda: 100 not in node.drop_ins())
     node.wait_for("its CPU is free", lambda: node.guest(100)["cpus"] == "")
