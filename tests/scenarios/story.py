@@ -199,6 +199,7 @@ class Story:
             "boot": self._boot,
             "container": self._container,
             "scope": self._scope,
+            "unheard-scope": self._unheard_scope,
             "scope-gone": self._scope_gone,
             "start": self._start,
             "stop": self._stop,
@@ -241,11 +242,16 @@ class Story:
         """A container is given CPUs."""
         self.world.containers[vmid] = CpuSet.parse(cpus)
 
-    def _scope(self, vmid: Vmid) -> None:
-        """PVE makes the guest's scope, and systemd tells of it."""
+    def _unheard_scope(self, vmid: Vmid) -> None:
+        """PVE makes the guest's scope; what systemd tells of it comes too late."""
         allowed = self.world.open_scope(vmid)
         limit = "no limit" if allowed is None else f"CPUs {allowed}"
         self._say(f"the scope of {vmid} begins with {limit}")
+
+    def _scope(self, vmid: Vmid) -> None:
+        """PVE makes the guest's scope, and systemd tells of it."""
+        self._unheard_scope(vmid)
+        allowed = self.world.scopes[vmid]
         config, process = self.world.config(vmid), self.world.process(vmid)
         if self.state.scopes:
             self.feed(ScopeAppeared(self._now, vmid, config, process, allowed))

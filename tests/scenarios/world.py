@@ -160,7 +160,8 @@ class World:
 
     def confine(self, process: GuestProcess, placement: Placement) -> Confined:
         masks = {t.tid: mask_of(t, placement) for t in self.threads(process)}
-        return self._given(process, masks, placement.applied, Confinement.THREADS)
+        done = self._given(process, masks, placement.applied, Confinement.THREADS)
+        return replace(done, limit=self.scopes.get(process.vmid))
 
     def undo(self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet) -> Confined:
         masks = {task.tid: found.get(task.tid, free) for task in self.tasks.get(process, ())}

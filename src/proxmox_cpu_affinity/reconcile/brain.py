@@ -38,7 +38,7 @@ from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, undo
 from proxmox_cpu_affinity.reconcile.placing import housed, moved, placed
 from proxmox_cpu_affinity.reconcile.scanning import inspected, scanned, seen
 from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
-from proxmox_cpu_affinity.reconcile.telling import told_confined, told_free, told_moved
+from proxmox_cpu_affinity.reconcile.telling import told_born, told_confined, told_free, told_moved
 
 
 def step(state: State, event: Event) -> Result:
@@ -181,12 +181,13 @@ def _confirmed(state: State, event: Confirmed) -> Result:
     if found is None and (confined.found or confined.outcome is not Outcome.FAILED):
         found = _found_first(state, confined)
     before = tracked.confined
-    held = tracked.held
-    if tracked.found is None and confined.limit == tracked.placement.applied:
-        # The signal of its scope came after the process: nobody but the drop-in has set the limit.
-        held = Held.BIRTH if held is Held.LATER else held
-    state = state.with_tracked(vmid, replace(tracked, confined=confined, found=found, held=held))
     actions: tuple[Action, ...] = (Save(),) if found != tracked.found else ()
+    held, applied = tracked.held, tracked.placement.applied
+    if held is Held.LATER and tracked.found is None and confined.limit == applied:
+        # The signal of its scope came after the process: nobody but the drop-in has set the limit.
+        held = Held.BIRTH
+        actions += (told_born(vmid, applied),)
+    state = state.with_tracked(vmid, replace(tracked, confined=confined, found=found, held=held))
     if before is None or (before.outcome, before.wanted) != (confined.outcome, confined.wanted):
         actions += (told_confined(confined),)
     return state, actions

@@ -2,6 +2,8 @@
 
 from typing import assert_never
 
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome
 from proxmox_cpu_affinity.reconcile.actions import Level, Tell, named
 from proxmox_cpu_affinity.reconcile.events import Enclosed, MemoryMoved, SetFree
@@ -43,11 +45,15 @@ def _faults(confined: Confined) -> str:
     return "; ".join(words) or "no thread was found"
 
 
+def told_born(vmid: Vmid, cpus: CpuSet) -> Tell:
+    return Tell(Level.INFO, vmid, f"scope on {named(cpus)} since its first instruction")
+
+
 def told_enclosed(event: Enclosed, held: Held | None) -> Tell:
     cpus = named(event.wanted)
     match held:
         case Held.BIRTH:
-            return Tell(Level.INFO, event.vmid, f"scope on {cpus} since its first instruction")
+            return told_born(event.vmid, event.wanted)
         case Held.SCOPE | Held.LATER:
             return Tell(Level.INFO, event.vmid, f"scope on {cpus} as soon as it appeared")
         case None:
