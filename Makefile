@@ -53,8 +53,8 @@ check: develop ## format, lint, types, shell scripts, imports
 test: check ## check, then unit, scenario and integration tests
 	$(BIN)/python tests/run.py
 
-e2e: setup ## the installed project on a booted Debian; SUITE=trixie, bookworm or both
-	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie)
+e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
+	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
 
 bench: develop ## what the hook costs, beside its peers
 	$(BIN)/python bench/hook.py
