@@ -15,10 +15,10 @@ LIBEXEC := $(PREFIX)/libexec/proxmox-cpu-affinity
 DIST := $(PREFIX)/lib/python3/dist-packages
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo test check bench goldens hosts showcase install clean
+.PHONY: help setup develop demo test check bench bench-placement goldens hosts showcase install clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready build/pingpong ## .venv with what the program needs, and the measuring program
 
@@ -54,6 +54,9 @@ test: check ## check, then unit, scenario and integration tests
 
 bench: develop ## what the hook costs, beside its peers
 	$(BIN)/python bench/hook.py
+
+bench-placement: develop ## how far placements are from the best possible, and how quick
+	$(BIN)/python bench/placement.py
 
 goldens: develop ## rewrite the scenarios' expectations; review them as a diff
 	$(BIN)/python tests/scenarios/make_goldens.py
