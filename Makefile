@@ -15,10 +15,10 @@ LIBEXEC := $(PREFIX)/libexec/proxmox-cpu-affinity
 DIST := $(PREFIX)/lib/python3/dist-packages
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo test e2e check bench goldens hosts showcase install clean
+.PHONY: help setup develop demo check test e2e bench bench-placement goldens hosts showcase install clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready build/pingpong ## .venv with what the program needs, and the measuring program
 
@@ -58,6 +58,9 @@ e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, 
 
 bench: develop ## what the hook costs, beside its peers
 	$(BIN)/python bench/hook.py
+
+bench-placement: develop ## how far placements are from the best possible, and how quick
+	$(BIN)/python bench/placement.py
 
 goldens: develop ## rewrite the scenarios' expectations; review them as a diff
 	$(BIN)/python tests/scenarios/make_goldens.py
