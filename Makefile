@@ -3,7 +3,8 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGE := src/proxmox_cpu_affinity
-SOURCES := $(PACKAGE)/latency/pingpong.c $(PACKAGE)/latency/main.c
+SOURCES := $(addprefix $(PACKAGE)/latency/,pingpong.c pool.c main.c)
+HEADERS := $(addprefix $(PACKAGE)/latency/,pingpong.h duel.h clock.h)
 CFLAGS ?= -O2 -g
 CPPFLAGS ?=
 LDFLAGS ?=
@@ -33,7 +34,7 @@ $(VENV)/.develop: constraints/develop.txt $(VENV)/.ready
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r constraints/develop.txt
 	@touch $@
 
-build/pingpong: $(SOURCES) $(PACKAGE)/latency/pingpong.h
+build/pingpong: $(SOURCES) $(HEADERS)
 	@command -v $(CC) > /dev/null || { echo "a C compiler is missing: apt install gcc libc6-dev" >&2; exit 1; }
 	@mkdir -p build
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(SOURCES)
