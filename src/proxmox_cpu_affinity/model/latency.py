@@ -7,7 +7,7 @@ from enum import StrEnum
 from statistics import fmean, median
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.ids import Cpu
+from proxmox_cpu_affinity.model.ids import Cpu, NodeId
 
 
 class Method(StrEnum):
@@ -34,6 +34,11 @@ class PairSample:
     second: Cpu
     batches: tuple[float, ...]
     verdict: Verdict
+    node: NodeId | None = None  # NUMA node of the lines; None: not known, or several
+
+    @property
+    def pair(self) -> tuple[Cpu, Cpu]:
+        return self.first, self.second
 
     @property
     def value(self) -> float:
