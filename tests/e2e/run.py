@@ -25,7 +25,7 @@ from types import FrameType
 from tests.e2e import image
 from tests.e2e.guest import Guest, GuestError, booted, emulated
 from tests.e2e.shape import Shape
-from tests.e2e.stage import CHECKOUT, HERE, TESTS, StageError, make_stage
+from tests.e2e.stage import CHECKOUT, TESTS, StageError, make_stage
 
 LIMIT = 600  # seconds for one Debian, the image's building included
 PROGRAMS = {
@@ -101,9 +101,9 @@ def ended_early(number: int, frame: FrameType | None) -> None:
     raise GuestError("the time is over (--limit)")
 
 
-def written_checks() -> int:
+def written_checks(stage: Path) -> int:
     """How many checks the sources hold: a module that is no longer collected is a failure."""
-    sources = (path.read_text() for path in (HERE / "in_guest").glob("*_checks.py"))
+    sources = (path.read_text() for path in (stage / TESTS).rglob("*_checks.py"))
     return sum(len(re.findall(r"^def check_", text, re.M)) for text in sources)
 
 
@@ -114,6 +114,7 @@ def run_suite(suite: str, shape: Shape, word: str, *, capture: bool) -> Count:
     say(f"{suite}: image after {time.monotonic() - began:.0f} s")
     with tempfile.TemporaryDirectory(prefix="e2e-stage-") as folder:
         stage = make_stage(Path(folder), emulated=emulated())
+        written = written_checks(stage)
         with booted(disk, shape) as guest:
             how = "emulated" if emulated() else "with KVM"
             say(f"{suite}: up after {time.monotonic() - began:.0f} s, {shape.cpus} CPUs, {how}")
@@ -127,7 +128,7 @@ def run_suite(suite: str, shape: Shape, word: str, *, capture: bool) -> Count:
             answer = guest.run(script, limit=LIMIT, on_line=count.hear)
     if answer.status != 0:
         count.failed.append(f"{suite}: the runner in the guest ended with {answer.status}")
-    wanted = max(1, count.expected) if word else written_checks()
+    wanted = max(1, count.expected) if word else written
     if count.passed + len(count.failed) < wanted:
         count.failed.append(f"{suite}: not all of {wanted} checks were run")
     say(f"{suite}: done after {time.monotonic() - began:.0f} s")

@@ -22,21 +22,33 @@ PATH = "/org/freedesktop/systemd1"
 MANAGER = f"{NAME}.Manager"
 PATIENCE = 5.0  # seconds for one call; a daemon-reload takes longer on a large host
 RELOAD_PATIENCE = 90.0
+_UNKNOWN = "proxmox-cpu-affinity-looks-again.service"  # there is none of that name
 _SIGNALS = ("UnitNew", "UnitRemoved", "Reloading")
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Whom to tell of units (by name) and of reloads that ended."""
+    """Whom to tell of units (by name) and of reloads that begin (True) and end (False)."""
 
     appeared: Callable[[str], None]
     removed: Callable[[str], None]
-    reloaded: Callable[[], None]
+    reloading: Callable[[bool], None]
 
 
 def mask_bytes(cpus: CpuSet) -> bytes:
     """AllowedCPUs as systemd wants it: bit n of byte m is CPU 8 m + n; empty removes the limit."""
     return cpus.mask.to_bytes((cpus.mask.bit_length() + 7) // 8, "little")
+
+
+def _escaped(unit: str) -> str:
+    """A unit's name as a part of an object path: other than letters and digits as _hex, and a
+    leading digit too (sd_bus_path_encode(3))."""
+    return "".join(
+        char
+        if char.isascii() and char.isalnum() and not (i == 0 and char.isdigit())
+        else "".join(f"_{byte:02x}" for byte in char.encode())
+        for i, char in enumerate(unit)
+    )
 
 
 def running() -> bool:
@@ -85,10 +97,36 @@ class Systemd:
         allowed = Variant("ay", mask_bytes(cpus))
         await self._call("SetUnitProperties", "sba(sv)", [unit, True, [["AllowedCPUs", allowed]]])
 
+    async def slice_of(self, unit: str) -> str:
+        """The slice a scope is in. SystemdError where there is no such scope."""
+        return str(await self._property(unit, "Slice"))
+
+    async def allowed(self, unit: str) -> CpuSet | None:
+        """The CPUs a scope is given by systemd, None for no limit. SystemdError."""
+        value = await self._property(unit, "AllowedCPUs")
+        return CpuSet(int.from_bytes(bytes(value), "little")) if value else None
+
+    async def lost(self) -> str:
+        """Wait until the bus is gone; why."""
+        try:
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call] # in 1.84
+        except (OSError, EOFError, DBusError) as error:
+            return f"the system bus was lost: {error!r}"
+        return "the system bus was closed"
+
     async def scopes(self, pattern: str) -> tuple[str, ...]:
         """Names of the loaded, active units of a pattern such as `*.scope`."""
         body = await self._call("ListUnitsByPatterns", "asas", [["active"], [pattern]])
         return tuple(sorted(str(unit[0]) for unit in body[0]))
+
+    async def look_again(self) -> None:
+        """Have systemd see the drop-in directories that are new, without a daemon-reload.
+
+        It keeps a list of them, and makes it anew when it looks for a unit it does not know and
+        /run/systemd/system was changed (unit_file_build_name_map in systemd's
+        src/shared/unit-file.c; 252 and 257). A scope is never looked for, hence a service.
+        """
+        await self._call("LoadUnit", "s", [_UNKNOWN])
 
     async def reload(self) -> None:
         """daemon-reload: units' drop-ins are read anew."""
@@ -104,10 +142,20 @@ class Systemd:
                 self._listener.appeared(str(message.body[0]))
             case "UnitRemoved":
                 self._listener.removed(str(message.body[0]))
-            case "Reloading" if not message.body[0]:
-                self._listener.reloaded()
+            case "Reloading":
+                self._listener.reloading(bool(message.body[0]))
             case _:
                 return
+
+    async def _property(self, unit: str, name: str) -> Any:
+        body = await self._call(
+            "Get",
+            "ss",
+            [f"{NAME}.Scope", name],
+            path=f"{PATH}/unit/{_escaped(unit)}",
+            interface="org.freedesktop.DBus.Properties",
+        )
+        return body[0].value
 
     async def _call(
         self,

@@ -15,7 +15,7 @@ from types import FrameType
 
 from tests.e2e.in_guest import node
 
-MODULES = ("topology", "service", "guests", "cpus")  # in this order: the first need no service
+MODULES = ("topology", "systemd", "service", "guests", "cpus")  # the first need no service
 CHECK_LIMIT = 150  # seconds
 
 Check = Callable[[], None]
