@@ -63,7 +63,7 @@ dir: own
 
 PINGPONG = r"""
 import sys
-print("pingpong 1", flush=True)
+print("pingpong 2", flush=True)
 pairs = []
 for line in sys.stdin:
     word, *rest = line.split()
@@ -72,9 +72,8 @@ for line in sys.stdin:
     elif word == "run":
         for first, second in pairs:
             far = 40 if first % 2 != second % 2 else 10
-            for batch in range(5):
-                print("batch", first, second, 20 + far + batch / 10, 0)
-            print("done", first, second, 5)
+            batches = (f"{20 + far + batch / 10}:0" for batch in range(5))
+            print("sample", first, second, 0, *batches)
         print("ran", len(pairs), flush=True)
         pairs = []
 """

@@ -31,6 +31,13 @@ KNOWN: tuple[tuple[str, str, str, object, tuple[str, ...]], ...] = (
     ("PCA_MANAGE", "all", "manage", Manage.ALL, ("", "none", "ALL", "tag,hook")),
     ("PCA_STRATEGY", "round-robin", "strategy", Strategy.ROUND_ROBIN, ("", "roundrobin", "random")),
     ("PCA_RESERVED_CPUS", "0-1,8", "reserved", CpuSet.parse("0-1,8"), ("8-0", "0-31:2/8", "all")),
+    (
+        "PCA_MEASURE_CORES",
+        "50%",
+        "measure_share",
+        0.5,
+        ("50", "0%", "101%", "12.5%", "-1%", "%", "٣%"),
+    ),
     ("PCA_ROUNDS", "3", "rounds", 3, ("0", "-1", "1.5", "10001", "many", "٣")),
     ("PCA_ITERATIONS", "5000", "iterations", 5000, ("0", "10000001", "1e4", "0x10")),
     ("PCA_CPU_HOTPLUG_WATCHDOG", "f", "hotplug_watchdog", False, ("", "no", "off", "fALSE", "2")),
@@ -61,7 +68,6 @@ COMING = (
     "PCA_REBALANCE",
     "PCA_DEDICATED_FALLBACK",
     "PCA_MOVE_MEMORY",
-    "PCA_MEASURE_CORES",
 )
 BAD = [(name, bad) for name, _, _, _, values in KNOWN for bad in values]
 BAD += [(name, bad) for name, _ in WEIGHTS for bad in BAD_WEIGHTS]

@@ -82,7 +82,7 @@ def judged(
     base = replace(predicted(topology) if known is None else known, method=parameters.method)
     matrix = with_samples(base, steady if verdict is Verdict.TRUSTED else samples, verdict=verdict)
     conditions = [
-        *(base.conditions if not samples and known is None else ()),
+        *(base.conditions if not samples or known else ()),
         "virtual machine: latencies move with the hypervisor" if topology.virtual else "",
         _pressure(pressure_before, pressure_after),
         f"{unstable} of {len(samples)} pairs unstable" if unstable else "",
@@ -95,7 +95,8 @@ def judged(
         _failures(run.failed),
         *(contradictions(matrix, topology) if verdict is Verdict.TRUSTED else ()),
     ]
-    return filled(replace(matrix, conditions=tuple(filter(None, conditions))), topology)
+    said = tuple(dict.fromkeys(filter(None, conditions)))
+    return filled(replace(matrix, conditions=said), topology)
 
 
 def _at_home(

@@ -86,7 +86,7 @@ async def measure_host(
     """
     manners = manners or Manners()
     mine = own_cpus() if usable is None else usable
-    new = None if known is None else _unmeasured(known)
+    new = None if known is None else unmeasured(known)
     plan = await asyncio.to_thread(
         rounds,
         topology.online & mine,
@@ -108,7 +108,7 @@ async def measure_host(
     )
 
 
-def _unmeasured(matrix: LatencyMatrix) -> CpuSet:
+def unmeasured(matrix: LatencyMatrix) -> CpuSet:
     """The CPUs that no measured pair has."""
     count = len(matrix.cpus)
     rows = (matrix.measured[row * count : (row + 1) * count] for row in range(count))
