@@ -17,6 +17,7 @@ from proxmox_cpu_affinity.cli.command import (
 )
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.errors import UsageError
+from proxmox_cpu_affinity.render.trust import to_do
 
 RANKING = ("Source", "Neighbor", "Socket", "Core", "Latency (ns)")
 
@@ -160,7 +161,8 @@ def matrix_words(matrix: wire.MatrixState) -> str:
         words += f"; measuring now, {matrix.pairs_done} of {matrix.pairs_all} pairs"
     # A prediction is one of the conditions of a matrix that is nothing else.
     known = [text for text in matrix.conditions if not text.startswith("predicted from")]
-    return "; ".join((words, *known))
+    advice = to_do(matrix.verdict, matrix.conditions, by_service=True)
+    return "; ".join(filter(None, (words, *known, advice)))
 
 
 def ranking_rows(ranking: Sequence[wire.Ranking]) -> list[ui.Row]:

@@ -19,6 +19,7 @@ from proxmox_cpu_affinity.cli.doctor.check import (
 from proxmox_cpu_affinity.formats.settings import Settings, settings
 from proxmox_cpu_affinity.formats.wire import RELEASED
 from proxmox_cpu_affinity.model.errors import RefusedError, ServiceDownError, SettingError
+from proxmox_cpu_affinity.render.trust import to_do
 from proxmox_cpu_affinity.service.paths import SETTINGS, Paths
 
 RESTART = "systemctl restart proxmox-cpu-affinity"
@@ -108,11 +109,13 @@ def check_matrix(patient: Patient) -> Result:
     why = "; ".join(matrix.conditions) or "predicted from the topology"
     if matrix.measuring:
         return ok(f"being measured: {matrix.pairs_done} of {matrix.pairs_all} pairs")
+    advice = to_do(matrix.verdict, matrix.conditions, by_service=True)
     if matrix.verdict == "trusted":
-        return ok(f"measured and trusted, {100 * matrix.measured_share:.0f} % of the pairs")
+        text = f"measured and trusted, {100 * matrix.measured_share:.0f} % of the pairs"
+        return warning("; ".join((text, *matrix.conditions)), advice) if advice else ok(text)
     if matrix.verdict == "unstable":
         text = f"unstable, so the prediction from the topology is used ({why})"
-        return warning(text, f"when the host is quiet: {RESTART}")
+        return warning(text, advice)
     return warning(f"not measured: {why}", "see the log for why")
 
 
