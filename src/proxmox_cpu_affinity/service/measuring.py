@@ -5,6 +5,7 @@ Out of scope: how a host is measured (latency.probe) and which matrix is kept (s
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from proxmox_cpu_affinity.linux.threads import family_of, threads_of
@@ -32,8 +33,12 @@ class UntilSettled:
     once: Callable[[], Awaitable[Attempt]]
     changed: Callable[[], Awaitable[None]]  # told when the matrix is another one
     first: float = FIRST
+    pause: Callable[[float], Awaitable[None]] = field(init=False)
     _active: bool = False
     _again: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.pause = self._pause
 
     async def run(self) -> None:
         """Return when the latencies are settled; at once, where another one does the work."""
@@ -57,11 +62,13 @@ class UntilSettled:
                 continue
             if attempt.settled:
                 return
-            try:
-                await asyncio.wait_for(self._again.wait(), pause)
-                pause = self.first
-            except TimeoutError:
-                pause = min(2 * pause, MOST)
+            await self.pause(pause)
+            pause = self.first if self._again.is_set() else min(2 * pause, MOST)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait; asking ends it."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._again.wait(), seconds)
 
 
 def used_by(tree: Tree, processes: Mapping[Vmid, GuestProcess], but: Iterable[Vmid]) -> CpuSet:
