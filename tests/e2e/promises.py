@@ -12,7 +12,6 @@ PROMISES = {
     6: "a restart, a SIGKILL or a lost state file costs no placement",
     7: "it never makes a host worse than no pinning without saying so",
 }
-FOUNDATION = 0  # what the promises stand on: the kernel, systemd, the adapters
 
 Check = TypeVar("Check", bound=Callable[[], None])
 
@@ -28,6 +27,12 @@ def shows(*promises: int) -> Callable[[Check], Check]:
         return check
 
     return mark
+
+
+def by_hand(check: Check) -> Check:
+    """Mark a check that takes too long for every run: `--full` runs it."""
+    check.__dict__["by_hand"] = True
+    return check
 
 
 def promises_of(check: Callable[[], None]) -> tuple[int, ...]:

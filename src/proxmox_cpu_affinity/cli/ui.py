@@ -62,6 +62,11 @@ def raw(text: str) -> None:
     sys.stdout.write(text)
 
 
+def line_out(text: str) -> None:
+    """One line of a conversation: written at once, for the other side waits for it."""
+    print(text, flush=True)
+
+
 def document(value: object) -> None:
     """A result as JSON."""
     print(json.dumps(value, indent=2))
@@ -175,7 +180,8 @@ class Progress:
 
     def wipe(self) -> None:
         if self._active and self._last:
-            print(f"{self._back()}\x1b[J", end="", file=sys.stderr, flush=True)
+            rest = "\x1b[J" if self._drawn else "\x1b[K"
+            print(f"{self._back()}{rest}", end="", file=sys.stderr, flush=True)
             self._drawn = 0
 
     def _back(self) -> str:

@@ -16,6 +16,8 @@ from proxmox_cpu_affinity.model.errors import SyntaxFault
 def parse(text: str, *, where: str = "") -> Snapshot:
     """The host this text tells of. SyntaxFault, located by `where`, for a text of no known form."""
     match text.lstrip("\ufeff \t\r\n")[:1]:
+        case "":
+            raise SyntaxFault("the file is empty", where=where)
         case "<":
             return hwloc.parse(text, where=where)
         case "[":

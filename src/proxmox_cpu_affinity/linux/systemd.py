@@ -1,4 +1,4 @@
-"""systemd over D-Bus: scopes that come and go, their AllowedCPUs, daemon-reload.
+"""systemd over D-Bus: scopes that come and go, and their AllowedCPUs.
 
 Calls are made by hand rather than by introspection: two of them confine a guest, and nothing is
 asked that is not needed (org.freedesktop.systemd1(5)). Out of scope: which scope is a guest's.
@@ -20,35 +20,22 @@ from proxmox_cpu_affinity.model.errors import SystemdError
 NAME = "org.freedesktop.systemd1"
 PATH = "/org/freedesktop/systemd1"
 MANAGER = f"{NAME}.Manager"
-PATIENCE = 5.0  # seconds for one call; a daemon-reload takes longer on a large host
-RELOAD_PATIENCE = 90.0
+PATIENCE = 5.0  # seconds for one call
 _UNKNOWN = "proxmox-cpu-affinity-looks-again.service"  # there is none of that name
-_SIGNALS = ("UnitNew", "UnitRemoved", "Reloading")
+_SIGNALS = ("UnitNew", "UnitRemoved")
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Whom to tell of units (by name) and of reloads that begin (True) and end (False)."""
+    """Whom to tell of units, by name."""
 
     appeared: Callable[[str], None]
     removed: Callable[[str], None]
-    reloading: Callable[[bool], None]
 
 
 def mask_bytes(cpus: CpuSet) -> bytes:
     """AllowedCPUs as systemd wants it: bit n of byte m is CPU 8 m + n; empty removes the limit."""
     return cpus.mask.to_bytes((cpus.mask.bit_length() + 7) // 8, "little")
-
-
-def _escaped(unit: str) -> str:
-    """A unit's name as a part of an object path: other than letters and digits as _hex, and a
-    leading digit too (sd_bus_path_encode(3))."""
-    return "".join(
-        char
-        if char.isascii() and char.isalnum() and not (i == 0 and char.isdigit())
-        else "".join(f"_{byte:02x}" for byte in char.encode())
-        for i, char in enumerate(unit)
-    )
 
 
 def running() -> bool:
@@ -97,19 +84,11 @@ class Systemd:
         allowed = Variant("ay", mask_bytes(cpus))
         await self._call("SetUnitProperties", "sba(sv)", [unit, True, [["AllowedCPUs", allowed]]])
 
-    async def slice_of(self, unit: str) -> str:
-        """The slice a scope is in. SystemdError where there is no such scope."""
-        return str(await self._property(unit, "Slice"))
-
-    async def allowed(self, unit: str) -> CpuSet | None:
-        """The CPUs a scope is given by systemd, None for no limit. SystemdError."""
-        value = await self._property(unit, "AllowedCPUs")
-        return CpuSet(int.from_bytes(bytes(value), "little")) if value else None
-
     async def lost(self) -> str:
-        """Wait until the bus is gone; why."""
+        """Wait until the bus has hung up, as when dbus.service is restarted; why. Nothing is heard
+        from then on, and every call is refused."""
         try:
-            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call] # in 1.84
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call, unused-ignore]
         except (OSError, EOFError, DBusError) as error:
             return f"the system bus was lost: {error!r}"
         return "the system bus was closed"
@@ -128,10 +107,6 @@ class Systemd:
         """
         await self._call("LoadUnit", "s", [_UNKNOWN])
 
-    async def reload(self) -> None:
-        """daemon-reload: units' drop-ins are read anew."""
-        await self._call("Reload", "", [], patience=RELOAD_PATIENCE)
-
     def _heard(self, message: Message) -> None:
         if self._listener is None or message.message_type is not MessageType.SIGNAL:
             return
@@ -142,20 +117,8 @@ class Systemd:
                 self._listener.appeared(str(message.body[0]))
             case "UnitRemoved":
                 self._listener.removed(str(message.body[0]))
-            case "Reloading":
-                self._listener.reloading(bool(message.body[0]))
             case _:
                 return
-
-    async def _property(self, unit: str, name: str) -> Any:
-        body = await self._call(
-            "Get",
-            "ss",
-            [f"{NAME}.Scope", name],
-            path=f"{PATH}/unit/{_escaped(unit)}",
-            interface="org.freedesktop.DBus.Properties",
-        )
-        return body[0].value
 
     async def _call(
         self,
@@ -168,6 +131,8 @@ class Systemd:
         interface: str = MANAGER,
         patience: float = PATIENCE,
     ) -> list[Any]:
+        if not self._bus.connected:  # dbus-fast would wait for an answer that cannot come
+            raise SystemdError(f"the system bus has hung up: {member} was not sent")
         message = Message(
             destination=destination,
             path=path,

@@ -8,16 +8,11 @@ from collections.abc import Sequence
 from proxmox_cpu_affinity.model.latency import Verdict
 
 
-def to_do(verdict: str, conditions: Sequence[str], *, by_service: bool) -> str:
-    """One line of advice, empty where nothing is to be done.
-
-    `by_service`: the service measured, which measures again by itself what is unstable.
-    """
+def to_do(verdict: str, conditions: Sequence[str], *, again: str) -> str:
+    """One line of advice, empty where nothing is to be done; `again`: how one measures anew."""
     said = "; ".join(conditions)
     if verdict == Verdict.UNSTABLE:
-        if by_service:
-            return "it is measured again by itself; at once: systemctl restart proxmox-cpu-affinity"
-        return "measure again when the host is quiet"
+        return again
     if "contradicted" in said:
         return "compare lscpu -e with the mainboard's manual: placing goes by what sysfs says"
     if "third NUMA node" in said:

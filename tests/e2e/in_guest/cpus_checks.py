@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from tests.e2e.in_guest import kernel, node
+from tests.e2e.promises import shows
 
 
 def loses(take: Callable[[int], None]) -> None:
@@ -32,6 +33,7 @@ def left(vmid: int, gone: int) -> set[int]:
     return set().union(*kernel.masks(vmid).values()) - {gone}
 
 
+@shows(2, 7)
 def check_cpu_taken_offline() -> None:
     taken = []
 
@@ -46,6 +48,7 @@ def check_cpu_taken_offline() -> None:
             (kernel.CPUS / f"cpu{cpu}/online").write_text("1")
 
 
+@shows(2, 7)
 def check_cpu_pulled_out() -> None:
     """The last of all checks: QEMU 7.2 crashes when it is plugged in again."""
     loses(lambda cpu: node.host("remove_cpu", cpu))

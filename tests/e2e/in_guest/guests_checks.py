@@ -3,6 +3,7 @@
 import time
 
 from tests.e2e.in_guest import kernel, node
+from tests.e2e.promises import shows
 
 
 def overlap(held: dict[int, set[int]]) -> set[int]:
@@ -28,6 +29,7 @@ def started(vmids: range, *, vcpus: int) -> dict[int, set[int]]:
     return {vmid: kernel.held(vmid) for vmid in vmids}
 
 
+@shows(2)
 def check_start_confines_every_thread() -> None:
     ready()
     said = node.fresh(100, vcpus=2)
@@ -44,6 +46,7 @@ def check_start_confines_every_thread() -> None:
     assert kernel.ran_on(100) <= cpus
 
 
+@shows(7)
 def check_eight_guests_share_nothing() -> None:
     """Where there are CPUs for all: each in one cache group, and none on two."""
     size = len(kernel.online()) // 8
@@ -54,6 +57,7 @@ def check_eight_guests_share_nothing() -> None:
         assert cpus <= kernel.cache_group(min(cpus)), held
 
 
+@shows(7)
 def check_guest_as_large_as_a_core_gets_a_whole_one() -> None:
     """Then no guest runs on the other thread of another's core."""
     threads = len(kernel.siblings(0))
@@ -63,6 +67,7 @@ def check_guest_as_large_as_a_core_gets_a_whole_one() -> None:
         assert cpus == kernel.siblings(min(cpus)), held
 
 
+@shows(5)
 def check_stop_frees_what_the_next_guest_takes() -> None:
     ready()
     everything = len(kernel.online())
@@ -75,6 +80,7 @@ def check_stop_frees_what_the_next_guest_takes() -> None:
     assert kernel.held(102) == freed
 
 
+@shows(3)
 def check_guest_with_affinity_of_its_own_is_left_alone() -> None:
     ready()
     said = node.fresh(100, keys={"affinity": "3"})

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+FULL = bool(os.environ.get("E2E_FULL"))
 PATIENCE = 90.0  # seconds; nothing is asserted about times, but nothing waits for ever
 UNIT = "proxmox-cpu-affinity"
 HOOK = f"local:snippets/{UNIT}-hook"

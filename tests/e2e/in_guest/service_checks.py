@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from tests.e2e.in_guest import kernel, node
+from tests.e2e.promises import shows
 
 
+@shows()
 def check_unit_reaches_active_and_answers() -> None:
     """Type=notify: systemctl returns when READY=1 has come."""
     node.service_down()
@@ -15,6 +17,7 @@ def check_unit_reaches_active_and_answers() -> None:
     assert node.ask("ping") == {"ping": "pong"}
 
 
+@shows(1)
 def check_start_without_service_costs_one_line() -> None:
     """And the guest is found and confined once the service runs."""
     node.no_guests()
@@ -28,6 +31,7 @@ def check_start_without_service_costs_one_line() -> None:
     assert len(kernel.held(100)) == 1, kernel.masks(100)
 
 
+@shows(6)
 def check_sigkill_restarts_it_and_costs_no_placement() -> None:
     node.service_up()
     node.no_guests()
@@ -46,6 +50,7 @@ def check_sigkill_restarts_it_and_costs_no_placement() -> None:
         assert kernel.cpus_of(str(node.guest(vmid)["cpus"])) == kernel.held(vmid)
 
 
+@shows(6)
 def check_stop_ends_it_and_a_lost_state_costs_no_placement() -> None:
     node.service_up()
     node.no_guests()
@@ -62,6 +67,7 @@ def check_stop_ends_it_and_a_lost_state_costs_no_placement() -> None:
     assert {vmid: kernel.masks(vmid) for vmid in (100, 101)} == before
 
 
+@shows(4)
 def check_release_lets_guests_go() -> None:
     node.service_up()
     node.no_guests()
@@ -72,6 +78,7 @@ def check_release_lets_guests_go() -> None:
     assert kernel.held(100) == kernel.online()
 
 
+@shows()
 def check_bad_setting_is_refused_for_good() -> None:
     """Exit status 78, and systemd does not try again."""
     node.no_guests()

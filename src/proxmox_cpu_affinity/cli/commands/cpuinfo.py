@@ -257,7 +257,8 @@ def _talk_of(found: "list[Measured]") -> None:
     for condition in said:
         ui.talk(condition)
     for one in found:
-        advice = to_do(one.matrix.verdict, one.matrix.conditions, by_service=False)
+        again = "measure again when the host is quiet"
+        advice = to_do(one.matrix.verdict, one.matrix.conditions, again=again)
         if advice:
             ui.talk(f"Hint: {advice}")
             return
