@@ -118,6 +118,8 @@ def test_progress_on_a_terminal_ends_and_is_wiped() -> None:
 
 
 SHOW_PICTURE = """
+import fcntl, struct, termios
+fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))
 with ui.progress('pair') as line:
   for i in range(1, 4):
     line.show(i, 3, lambda: [str(n) * {columns} for n in range({rows})])
