@@ -16,10 +16,10 @@ LIBEXEC := $(PREFIX)/libexec/proxmox-cpu-affinity
 DIST := $(PREFIX)/lib/python3/dist-packages
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo test e2e check bench goldens hosts showcase install clean
+.PHONY: help setup develop demo test e2e check bench bench-latency goldens hosts showcase install clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready build/pingpong ## .venv with what the program needs, and the measuring program
 
@@ -59,6 +59,9 @@ e2e: setup ## the installed project on a booted Debian; SUITE=trixie, bookworm o
 
 bench: develop ## what the hook costs, beside its peers
 	$(BIN)/python bench/hook.py
+
+bench-latency: develop ## measuring beside its peers, under load, and projected to 512 CPUs
+	$(BIN)/python bench/latency.py
 
 goldens: develop ## rewrite the scenarios' expectations; review them as a diff
 	$(BIN)/python tests/scenarios/make_goldens.py

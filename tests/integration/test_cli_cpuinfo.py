@@ -130,6 +130,12 @@ def test_several_methods_stand_apart(capsys: pytest.CaptureFixture[str]) -> None
     assert all(found[word]["method"] == word for word in found)
 
 
+def test_the_lines_can_be_on_the_other_cpu_s_node(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = said(capsys, "--home", "second", "-q", "--json")
+    assert status == 0
+    assert len(json.loads(out)) == len(os.sched_getaffinity(0))
+
+
 def test_only_the_cpus_named_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     a, b = sorted(os.sched_getaffinity(0))[:2]
     status, out, _ = said(capsys, "--cpus", f"{a},{b}", "-q", "--json")
@@ -151,6 +157,8 @@ def test_only_the_cpus_named_are_measured(capsys: pytest.CaptureFixture[str]) ->
         (["--cpus", "0,60000"], "60000 is not online"),
         (["--from", "/nowhere"], "--from /nowhere: No such file"),
         (["--from", "x", "--cpus", "0-1"], "nothing is measured"),
+        (["--from", "x", "--home", "second"], "nothing is measured"),
+        (["--home", "third"], "'third' is not one of"),
         (["--from", "x", "--compare", "a", "b"], "nothing is measured"),
         (["--compare", "/nowhere", "/nowhere"], "--compare /nowhere"),
     ],

@@ -5,7 +5,7 @@ Asks no service and keeps nothing: the service's own matrix is shown by `status 
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ class Wishes:
     rounds: int | None
     iterations: int | None
     method: str
+    home: str
     cpus: str | None
     csv: bool
     svg: Path | None
@@ -77,6 +78,12 @@ class Wishes:
     metavar="WORDS",
     help="cas: compare-exchange on one line; rw: a writer and a reader on two lines; msg: one-way "
     "messages; or several.  [default: cas]",
+)
+@click.option(
+    "--home",
+    type=click.Choice(["first", "second"]),
+    default="first",
+    help="The CPU of each pair on whose NUMA node the lines are.",
 )
 @click.option("--cpus", metavar="LIST", help="Measure these CPUs only, such as 0-3,8.")
 @click.option("--csv", is_flag=True, help="Print what core-to-core-latency does: a triangle.")
@@ -133,7 +140,8 @@ def _check(wishes: Wishes) -> None:
         for name, value in (("--from", wishes.from_file), ("--compare", wishes.compare))
         if value
     ]
-    here = wishes.rounds or wishes.iterations or wishes.cpus or methods != ["cas"]
+    usual = methods == ["cas"] and wishes.home == "first"
+    here = wishes.rounds or wishes.iterations or wishes.cpus or not usual
     if len(away) > 1 or (away and here):
         raise UsageError(
             f"{' and '.join(away)}: nothing is measured, so no other choice has a meaning"
@@ -143,7 +151,7 @@ def _check(wishes: Wishes) -> None:
 def _measured(session: Session, wishes: Wishes) -> "list[Measured]":
     from proxmox_cpu_affinity.cli.measuring import measured
     from proxmox_cpu_affinity.latency.probe import SHARE
-    from proxmox_cpu_affinity.latency.protocol import fixed_or_adaptive
+    from proxmox_cpu_affinity.latency.protocol import Home, fixed_or_adaptive
 
     try:
         cpus = None if wishes.cpus is None else CpuSet.parse(wishes.cpus)
@@ -152,7 +160,10 @@ def _measured(session: Session, wishes: Wishes) -> "list[Measured]":
     return [
         measured(
             session.tree,
-            fixed_or_adaptive(wishes.rounds, wishes.iterations, Method(word)),
+            replace(
+                fixed_or_adaptive(wishes.rounds, wishes.iterations, Method(word)),
+                home=Home(wishes.home),
+            ),
             cpus=cpus,
             share=SHARE,
             quiet=wishes.quiet,
