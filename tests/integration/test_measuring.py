@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from bench import remeasure
 
+from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.latency import probe, talk
@@ -367,6 +368,37 @@ def test_a_trusted_matrix_is_kept_for_the_next_start(on_host: Measured) -> None:
     assert again.matrix.ns == on_host.watch.matrix.ns
 
 
+@pytest.mark.parametrize("damage", ["{", "no json", '{"cpus": [0]}', ""])
+def test_a_damaged_matrix_is_set_aside_said_and_measured_anew(
+    damage: str, on_host: Measured, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_host.watch.read()
+    on_host.measure()
+    file = on_host.root / "matrix.json"
+    file.write_text(damage)
+    again = on_host.new()
+    with caplog.at_level("WARNING"):
+        again.read()
+    assert "the cached latency matrix" in caplog.text
+    assert again.matrix.verdict is Verdict.PREDICTED
+    assert [path for path in on_host.root.glob("matrix.json*") if path.read_text() == damage]
+    assert asyncio.run(again.measure(Settings())).changed
+    assert on_host.new().cache_file.load().content is not None
+
+
+def test_the_matrix_of_another_host_is_not_used(
+    on_host: Measured, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_host.watch.read()
+    on_host.measure()
+    (on_host.root / "proc/cpuinfo").write_text("model name\t: Another one\n")
+    again = on_host.new()
+    with caplog.at_level("INFO"):
+        again.read()
+    assert "this host changed since it was measured: CPU model" in caplog.text
+    assert again.matrix.verdict is Verdict.PREDICTED
+
+
 def test_fixed_rounds_iterations_and_share_reach_the_program(on_host: Measured) -> None:
     on_host.watch.read()
     on_host.measure(Settings(rounds=3, iterations=50, measure_share=1.0))
@@ -408,3 +440,20 @@ def test_the_service_measures_free_cpus_at_its_ease(
     with Running(sim_node) as service:
         service.wait_for(lambda: "latency measured" in service.log)
     assert {order.limit_us for order in made.orders()} == {ADAPTIVE.pair_limit_us}
+
+
+@needs_two_cpus
+def test_cpuinfo_leaves_the_cpus_of_running_guests_alone_too(
+    sim_node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = max(os.sched_getaffinity(0)) + 1
+    made = recorded(tmp_path, [[50.0] * count for _ in range(count)])
+    monkeypatch.setenv("PCA_PINGPONG", str(made.program))
+    monkeypatch.setenv("PCA_ROOT", str(sim_node.root))
+    assert main(["cpuinfo", "-q"]) == 0
+    assert {order.limit_us for order in made.orders()} == {ADAPTIVE.pair_limit_us}
+    made.forget()
+    add_guest(sim_node, 100)
+    sim_node.do("start", 100)
+    assert main(["cpuinfo", "-q"]) == 0
+    assert {order.limit_us for order in made.orders() if order.pairs} == {BURST_US}

@@ -28,6 +28,7 @@ from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import AffinityError, GuestNotFoundError, StoreError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess
 from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.model.latency import Verdict
 from proxmox_cpu_affinity.model.placement import Confined
 from proxmox_cpu_affinity.ports import Confiner, GuestReader, StateKeeper
 from proxmox_cpu_affinity.pve.guests import NodeGuests
@@ -327,6 +328,8 @@ class Service:
             100 * matrix.share_measured(),
             "; ".join(matrix.conditions) or "nothing odd",
         )
+        if matrix.verdict is Verdict.UNSTABLE:
+            return  # the engine never sees it: nothing is different for the guests
         host = self.host.compiled(self.settings)
         await self.feed(HostChanged(time.monotonic(), host, measured=True))
 
