@@ -353,6 +353,65 @@ def test_a_thread_that_gets_no_answer_gives_up(pingpong: Path) -> None:
     assert answer.decode().splitlines() == ["pingpong 2", f"error {A} {B} ETIMEDOUT", "ran 1"]
 
 
+# CPUs that this machine does not have: two functions of libc say that every one is there
+
+PRETENCE = """
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdlib.h>
+
+static _Thread_local int pinned = -1, asked;
+
+int sched_setaffinity(pid_t pid, size_t size, const cpu_set_t *mask)
+{
+    (void)pid;
+    for (pinned = 0; !CPU_ISSET_S((size_t)pinned, size, mask);)
+        pinned++;
+    return 0;
+}
+
+int sched_getcpu(void)
+{
+    const char *gone = getenv("GONE_AFTER");
+
+    return gone && ++asked > atoi(gone) ? pinned + 1 : pinned;
+}
+"""
+
+
+@pytest.fixture(scope="module", params=["normal", "address,undefined", "thread"])
+def pretending(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pretending")
+    (folder / "cpus.c").write_text(PRETENCE)
+    sanitizer = str(request.param)
+    flags = [] if sanitizer == "normal" else [f"-fsanitize={sanitizer}"]
+    program = compiled(folder, "-O1", "-g", str(folder / "cpus.c"), *flags)
+    if subprocess.run([program], stdin=subprocess.DEVNULL, check=False, timeout=30).returncode:
+        pytest.skip(f"-fsanitize={sanitizer} does not run on this kernel")
+    return program
+
+
+SHORT = "batch 1\nbatches-min 1\nbatches-max 1\n"
+
+
+@METHODS
+def test_many_pairs_at_once_in_many_rounds(pretending: Path, method: str) -> None:
+    """The pool's threads, handed from round to round in other pairs each time."""
+    plan = [[(0, 1), (2, 3), (4, 5)], [(0, 3), (2, 5)], [(5, 0)], [(1, 2), (3, 4)]]
+    text = "".join("".join(f"pair {a} {b}\n" for a, b in pairs) + "round\n" for pairs in plan)
+    lines = told(pretending, f"method {method}\n{SHORT}{text}run\npair 0 1\nrun\n")
+    expected = [["sample", str(a), str(b)] for pairs in plan for a, b in pairs]
+    both = [*expected, ["ran", "8"], ["sample", "0", "1"], ["ran", "1"]]
+    assert [line.split()[: 2 if line.startswith("ran") else 3] for line in lines] == both
+    assert all(line.count(":") == 1 for line in lines if line.startswith("sample"))
+
+
+def test_a_cpu_that_goes_away_is_said(pretending: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GONE_AFTER", "2")
+    lines = told(pretending, f"{SHORT}pair 0 1\nround\npair 2 3\nrun\n")
+    assert lines == ["error 0 1 ENODEV", "error 2 3 ENODEV", "ran 2"]
+
+
 # The probe with the real program
 
 

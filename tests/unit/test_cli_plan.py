@@ -260,3 +260,14 @@ def test_settings_of_the_host_are_its_service_s(
     said = run(capsys, tmp_path, "--host", HOST, "--guest=100:1")
     assert said.status == 78
     assert "line 1: PCA_STRATEGY" in said.err
+
+
+def test_a_host_can_be_a_csv_of_latencies(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "latencies.csv"
+    file.write_text(",,,\n90,,,\n20,90,,\n90,20,90,\n")
+    said = run(capsys, tmp_path, "--host", str(file), "--guest=100:2", "--guest=101:2", "--json")
+    assert said.status == 0
+    homes = {row["cpus"] for row in json.loads(said.out)["guests"]}
+    assert homes == {"0,2", "1,3"}
