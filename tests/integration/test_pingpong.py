@@ -58,7 +58,7 @@ PAIR: Pair = (A, B)
 
 def compiled(folder: Path, *flags: str) -> Path:
     program = folder / "pingpong"
-    sources = [str(SOURCE / name) for name in ("pingpong.c", "pool.c", "main.c")]
+    sources = [str(SOURCE / name) for name in ("duel.c", "pingpong.c", "pool.c", "main.c")]
     assert CC is not None
     subprocess.run([CC, *FLAGS, *flags, "-o", str(program), *sources], check=True, timeout=60)
     return program

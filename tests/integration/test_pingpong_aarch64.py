@@ -36,7 +36,7 @@ pytestmark = [
 def pingpong(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Static, so that no library of that architecture is needed to run it."""
     program = tmp_path_factory.mktemp("aarch64") / "pingpong"
-    sources = [str(SOURCE / name) for name in ("pingpong.c", "pool.c", "main.c")]
+    sources = [str(SOURCE / name) for name in ("duel.c", "pingpong.c", "pool.c", "main.c")]
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-static"]
     extra = [flag for flag in [str(request.param)] if flag]
     assert CC is not None

@@ -149,16 +149,12 @@ def _give_or_take(matrix: LatencyMatrix, pair: Pair) -> str:
     return f", ±{spread:.2f}" if spread else ""
 
 
-def _cell(matrix: LatencyMatrix, first: int, second: int) -> int:
-    return matrix.cpus.index(Cpu(first)) * len(matrix.cpus) + matrix.cpus.index(Cpu(second))
-
-
 def _spread(matrix: LatencyMatrix, first: int, second: int) -> float:
-    return matrix.spread[_cell(matrix, first, second)]
+    return matrix.spread[matrix.cell(first, second)]
 
 
 def _known(matrix: LatencyMatrix, first: int, second: int) -> bool:
-    return bool(matrix.measured[_cell(matrix, first, second)])
+    return bool(matrix.measured[matrix.cell(first, second)])
 
 
 def _object(value: object) -> dict[str, object]:

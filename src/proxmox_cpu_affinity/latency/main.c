@@ -1,7 +1,7 @@
 /*
  * The measuring program: parameters and pairs as lines on stdin, samples as lines on stdout.
  *
- *     cc -std=c11 -O2 -Wall -Wextra -Werror -pthread -o pingpong pingpong.c pool.c main.c
+ *     cc -std=c11 -O2 -Wall -Wextra -Werror -pthread -o pingpong *.c
  *
  * It says `pingpong 2` (the version of these lines), then answers until stdin ends. Input:
  *

@@ -1,5 +1,5 @@
 /*
- * How long a cache line takes from one CPU to another: the contract of pingpong.c and pool.c.
+ * How long a cache line takes from one CPU to another: the contract of pool.c.
  *
  * Nothing here prints, exits or keeps anything outside of the pool. Out of scope: which pairs
  * (schedule.py), what a value is worth (judge.py), lines and streams (main.c).

@@ -91,7 +91,11 @@ class LatencyMatrix:
 
     def between(self, first: int, second: int) -> float:
         """Latency of one pair in ns; KeyError for a CPU that the matrix does not have."""
-        return self.ns[self._row(first) * len(self.cpus) + self._row(second)]
+        return self.ns[self.cell(first, second)]
+
+    def cell(self, first: int, second: int) -> int:
+        """Where a pair stands in `ns`, `spread` and `measured`; KeyError as of `between`."""
+        return self._row(first) * len(self.cpus) + self._row(second)
 
     def row(self, cpu: int) -> "array[float]":
         """Latencies from one CPU, in the order of `cpus`."""
