@@ -1,5 +1,6 @@
 /*
- * One pair being measured, between pool.c, which has the threads, and duel.c. A duel is made by one thread, then run by two, each pinned to its CPU, then ended.
+ * One pair being measured, between pool.c, which has the threads, and duel.c. A duel is made by
+ * one thread, then run by two, each pinned to its CPU, then ended.
  */
 #ifndef DUEL_H
 #define DUEL_H
