@@ -37,7 +37,7 @@ BESIDE_SHARE = 0.1
 """Share of its time that measuring may take from a CPU that guests use."""
 
 _GROUP_PAIRS = 128  # asked for together: few enough to read their answers between other work
-_GROUP_TRIPS = 100_000  # ... and to see soon whether guests came: some 20 ms
+_GROUP_TIME = 0.03  # ... and seconds of measuring, to see soon whether guests came
 _CHECKED = 4  # pairs measured again alone
 
 
@@ -163,6 +163,7 @@ class _Found:
     failed: list[Failed] = field(default_factory=list)
     most: int | None = None  # pairs at once, where fewer than planned
     beside: int = 0  # pairs measured in bursts
+    pace: float = _GROUP_TIME  # seconds of a round, as the last ones took; the first one is alone
 
     def keep(self, outcomes: Iterable[PairSample | Failed]) -> None:
         for outcome in outcomes:
@@ -190,7 +191,7 @@ class _Course:
         checked = False
         while queue:
             group = self._next_group(queue, later)
-            outcomes = await self.talk.ask([each.pairs for each in group])
+            outcomes = await self._ask(group)
             fullest = _fullest(group)
             if not checked and fullest:
                 if await self._disturbing(fullest, outcomes):
@@ -202,12 +203,19 @@ class _Course:
         for each in later:
             await self._burst(each)
 
+    async def _ask(self, group: Sequence[Round]) -> list[PairSample | Failed]:
+        began = time.monotonic()
+        outcomes = await self.talk.ask([each.pairs for each in group])
+        if group:
+            self.found.pace = (time.monotonic() - began) / len(group)
+        return outcomes
+
     def _next_group(self, queue: "deque[Round]", later: list[Round]) -> list[Round]:
-        """Rounds for some 20 ms; those pairs of them that guests hold are put off."""
+        """Rounds for a moment; those pairs of them that guests hold are put off."""
         held = self.held()
-        trips = self.parameters.trips * (self.parameters.batches_min + 1)
+        rounds_most = max(1, int(_GROUP_TIME / self.found.pace))
         group: list[Round] = []
-        while queue and _few(group) and (not group or len(group) * trips < _GROUP_TRIPS):
+        while queue and _few(group) and len(group) < rounds_most:
             each = queue.popleft()
             free, busy = _parted(each.pairs, held)
             most = self.found.most or len(each.pairs)
