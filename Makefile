@@ -3,7 +3,8 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGE := src/proxmox_cpu_affinity
-SOURCES := $(PACKAGE)/latency/pingpong.c $(PACKAGE)/latency/main.c
+SOURCES := $(addprefix $(PACKAGE)/latency/,duel.c pingpong.c pool.c main.c)
+HEADERS := $(addprefix $(PACKAGE)/latency/,pingpong.h duel.h sides.h clock.h)
 CFLAGS ?= -O2 -g
 CPPFLAGS ?=
 LDFLAGS ?=
@@ -15,7 +16,7 @@ LIBEXEC := $(PREFIX)/libexec/proxmox-cpu-affinity
 DIST := $(PREFIX)/lib/python3/dist-packages
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo check test e2e bench bench-placement goldens hosts showcase install clean
+.PHONY: help setup develop demo check test e2e bench bench-placement bench-latency goldens hosts showcase install clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +34,7 @@ $(VENV)/.develop: constraints/develop.txt $(VENV)/.ready
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r constraints/develop.txt
 	@touch $@
 
-build/pingpong: $(SOURCES) $(PACKAGE)/latency/pingpong.h
+build/pingpong: $(SOURCES) $(HEADERS)
 	@command -v $(CC) > /dev/null || { echo "a C compiler is missing: apt install gcc libc6-dev" >&2; exit 1; }
 	@mkdir -p build
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(SOURCES)
@@ -61,6 +62,9 @@ bench: develop ## what the hook costs, beside its peers
 
 bench-placement: develop ## how far placements are from the best possible, and how quick
 	$(BIN)/python bench/placement.py
+
+bench-latency: develop ## measuring beside its peers, under load, and projected to 512 CPUs
+	$(BIN)/python bench/latency.py
 
 goldens: develop ## rewrite the scenarios' expectations; review them as a diff
 	$(BIN)/python tests/scenarios/make_goldens.py

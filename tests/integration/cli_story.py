@@ -63,7 +63,7 @@ dir: own
 
 PINGPONG = r"""
 import sys
-print("pingpong 1", flush=True)
+print("pingpong 2", flush=True)
 pairs = []
 for line in sys.stdin:
     word, *rest = line.split()
@@ -72,9 +72,8 @@ for line in sys.stdin:
     elif word == "run":
         for first, second in pairs:
             far = 40 if first % 2 != second % 2 else 10
-            for batch in range(5):
-                print("batch", first, second, 20 + far + batch / 10, 0)
-            print("done", first, second, 5)
+            batches = (f"{20 + far + batch / 10}:0" for batch in range(5))
+            print("sample", first, second, 0, *batches)
         print("ran", len(pairs), flush=True)
         pairs = []
 """
@@ -318,6 +317,15 @@ def _host_s_story(story: Story, root: Path) -> None:
         story.both("cpuinfo", root, "cpuinfo", "-q")
         story.both("cpuinfo-summary", root, "cpuinfo", "--summary", "-q")
         story.text("cpuinfo-verbose", root, "cpuinfo", "-v", "--rounds", "5")
+        story.text("cpuinfo-cpus", root, "cpuinfo", "--cpus", "0,2-3", "-q")
+        story.text("cpuinfo-csv", root, "cpuinfo", "--csv", "-q")
+        story.both("cpuinfo-methods", root, "cpuinfo", "--method", "rw,msg", "--summary", "-q")
+        (root / "a.csv").write_text(",,\n50,,\n60,70\n")
+        (root / "b.csv").write_text(",,\n50,,\n66,140\n")
+        story.names = {**story.names, str(root): ""}
+        story.text("cpuinfo-from", root, "cpuinfo", "--from", str(root / "a.csv"))
+        files = (str(root / "a.csv"), str(root / "b.csv"))
+        story.both("cpuinfo-compare", root, "cpuinfo", "--compare", *files)
     with _environment(PCA_PINGPONG=str(program)), _may_use("0"):
         story.text("cpuinfo-nothing", root, "cpuinfo")
     guests = ("--guest", "100:4", "--guest", "101:2", "--guest", "102:40")
@@ -398,7 +406,7 @@ def _only_cpu_0() -> Iterator[None]:
 
 def _may_use(cpus: str) -> contextlib.AbstractContextManager[object]:
     """Let measuring believe that it may use these CPUs, whatever this machine has."""
-    name = "proxmox_cpu_affinity.latency.probe.own_cpus"
+    name = "proxmox_cpu_affinity.cli.measuring.own_cpus"
     return patch(name, lambda: CpuSet.parse(cpus))
 
 
