@@ -16,11 +16,11 @@ DIST := $(PREFIX)/lib/python3/dist-packages
 PYTHON := $(or $(wildcard $(BIN)/python),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo test check bench goldens hosts showcase install
+.PHONY: help setup develop demo test e2e check bench goldens hosts showcase install
 .PHONY: install-docs deb deb-test clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready build/pingpong ## .venv with what the program needs, and the measuring program
 
@@ -50,11 +50,15 @@ check: develop ## format, lint, types, shell scripts, imports
 	$(BIN)/mypy --scripts-are-modules scripts/make-showcase scripts/capture-host \
 		scripts/make-docs scripts/make-sbom
 	$(BIN)/shellcheck hook/proxmox-cpu-affinity-hook scripts/make-venv scripts/dummy-guests .ci/run \
-		scripts/make-deb scripts/debian-root debian/proxmox-cpu-affinity.p*
+		scripts/make-deb scripts/debian-root debian/proxmox-cpu-affinity.p* \
+		tests/e2e/agent tests/e2e/in_guest/guest
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
 test: check ## check, then unit, scenario and integration tests
 	$(BIN)/python tests/run.py
+
+e2e: setup ## the installed project on a booted Debian; SUITE=trixie, bookworm or both
+	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie)
 
 bench: develop ## what the hook costs, beside its peers
 	$(BIN)/python bench/hook.py

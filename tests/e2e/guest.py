@@ -245,6 +245,16 @@ class Guest:
         """Ask the guest to give a CPU back; it does so a moment later."""
         self.qmp("device_del", {"id": self.slots()[cpu]["qom-path"]})
 
+    def act(self, action: str, cpu: int) -> None:
+        """What a check in the guest asks for. GuestError."""
+        match action:
+            case "add_cpu":
+                self.add_cpu(cpu)
+            case "remove_cpu":
+                self.remove_cpu(cpu)
+            case _:
+                raise GuestError(f"a check asks for {action}")
+
     def kill(self) -> None:
         """The power plug: the disk forgets anyway."""
         if self._port is not None:

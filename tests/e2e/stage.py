@@ -69,7 +69,8 @@ def _lay_tests(stage: Path) -> None:
     ours.mkdir(parents=True)
     for path in (HERE / "in_guest").glob("*.py"):
         shutil.copy(path, ours)
-    shutil.copy(HERE / "shape.py", ours.parent)
+    for name in ("shape.py", "promises.py"):
+        shutil.copy(HERE / name, ours.parent)
     shutil.copy(HERE / "in_guest/guest", stage / "usr/sbin/guest")
     shutil.copy(CHECKOUT / "scripts/capture-host", stage / TESTS)
     unit = stage / "etc/systemd/system/proxmox-cpu-affinity.service.d/e2e.conf"

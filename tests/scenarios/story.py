@@ -20,15 +20,22 @@ from proxmox_cpu_affinity.reconcile import State, step
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
+    DeleteDropIn,
+    Enclose,
     Inspect,
+    MakeDirectories,
     Record,
+    Reload,
     Save,
     Tell,
     Undo,
     Watch,
+    WriteDropIn,
 )
 from proxmox_cpu_affinity.reconcile.events import (
     Confirmed,
+    DirectoriesMade,
+    Enclosed,
     Event,
     HookCalled,
     HostChanged,
@@ -37,7 +44,12 @@ from proxmox_cpu_affinity.reconcile.events import (
     Phase,
     ProcessEnded,
     ReassignAsked,
+    Reloaded,
     Scanned,
+    ScopeAppeared,
+    ScopeRemoved,
+    ScopesLost,
+    ScopesReached,
     SetFree,
 )
 from proxmox_cpu_affinity.service import persist
@@ -63,6 +75,7 @@ class Story:
         self.fed: list[Event] = []
         self.acted: list[Action] = []
         self.each_step: Callable[[State, Event, State, tuple[Action, ...]], None] | None = None
+        self.known: frozenset[Vmid] = frozenset()  # as the service remembers it
         self._looked: Scanned | None = None
         self._now = 0.0
 
@@ -109,6 +122,8 @@ class Story:
             case Watch():
                 self._say(f"watches {action.process.vmid}")
                 self.watched.add(action.process)
+            case Enclose() | WriteDropIn() | DeleteDropIn() | MakeDirectories() | Reload():
+                self._ask_systemd(action, now)
             case Save():
                 self._say("saves")
                 self.saved = self._written()
@@ -118,6 +133,28 @@ class Story:
                 self._say(f"tells {action.level} {action.vmid}: {action.text}")
             case _:
                 assert_never(action)
+
+    def _ask_systemd(
+        self, action: Enclose | WriteDropIn | DeleteDropIn | MakeDirectories | Reload, now: float
+    ) -> None:
+        match action:
+            case Enclose():
+                self._say(f"encloses {action.vmid} in CPUs {action.cpus}")
+                effective = self.world.enclose(action.vmid, action.cpus)
+                self.feed(Enclosed(now, action.vmid, action.cpus, effective))
+            case WriteDropIn():
+                self._say(f"writes the drop-in of {action.vmid}: CPUs {action.cpus}")
+                self.world.drop_ins[action.vmid] = action.cpus
+            case DeleteDropIn():
+                self._say(f"deletes the drop-in of {action.vmid}")
+                self.world.drop_ins.pop(action.vmid, None)
+            case MakeDirectories():
+                self._say(f"makes directories of {', '.join(map(str, sorted(action.vmids)))}")
+                there = self.world.make_directories(action.vmids)
+                self.feed(DirectoriesMade(now, there))
+            case Reload():
+                self._say("reloads systemd")
+                self.feed(Reloaded(now, self.world.reload()))
 
     def _say(self, text: str) -> None:
         self.lines.append(f"    {text}")
@@ -151,12 +188,17 @@ class Story:
             "restart": self._restart,
             "release": self._release,
             "unmount": self._unmount,
+            "systemd": self._systemd,
+            "lose-systemd": self._lose_systemd,
             "deaf": self._deaf,
             "hearing": self._hearing,
         }
 
     def _guest_events(self) -> dict[str, Callable[..., None]]:
         return {
+            "boot": self._boot,
+            "scope": self._scope,
+            "scope-gone": self._scope_gone,
             "start": self._start,
             "stop": self._stop,
             "run": self._run,
@@ -187,6 +229,35 @@ class Story:
         self.world.run(vmid)
         self._hook(vmid, Phase.POST_START)
 
+    def _boot(self, vmid: Vmid) -> None:
+        """As `start`, in a scope of which systemd tells."""
+        self._hook(vmid, Phase.PRE_START)
+        self._scope(vmid)
+        self.world.run(vmid)
+        self._hook(vmid, Phase.POST_START)
+
+    def _scope(self, vmid: Vmid) -> None:
+        """PVE makes the guest's scope, and systemd tells of it."""
+        allowed = self.world.open_scope(vmid)
+        limit = "no limit" if allowed is None else f"CPUs {allowed}"
+        self._say(f"the scope of {vmid} begins with {limit}")
+        config, process = self.world.config(vmid), self.world.process(vmid)
+        if self.state.scoping is not None:
+            self.feed(ScopeAppeared(self._now, vmid, config, process, allowed))
+
+    def _scope_gone(self, vmid: Vmid) -> None:
+        del self.world.scopes[vmid]
+        if self.state.scoping is None:
+            return
+        self.feed(ScopeRemoved(self._now, vmid))
+
+    def _systemd(self) -> None:
+        """The service reaches systemd."""
+        self.feed(ScopesReached(self._now, self.known))
+
+    def _lose_systemd(self) -> None:
+        self.feed(ScopesLost(self._now))
+
     def _stop(self, vmid: Vmid) -> None:
         """A stop of PVE's, as from version 9: post-stop comes when the process is gone."""
         self._hook(vmid, Phase.PRE_STOP)
@@ -200,6 +271,7 @@ class Story:
         """The process ends; whoever watches it hears of it."""
         process = self._running(vmid)
         del self.world.tasks[process]
+        self.world.scopes.pop(vmid, None)
         if process in self.watched:
             self.watched.remove(process)
             self.feed(ProcessEnded(self._now, process))
@@ -208,6 +280,7 @@ class Story:
         """The process ends, and nobody hears of it."""
         process = self._running(vmid)
         del self.world.tasks[process]
+        self.world.scopes.pop(vmid, None)
         self.watched.discard(process)
 
     def _look(self) -> None:
@@ -238,7 +311,7 @@ class Story:
     def _switch(self, spec: str) -> None:
         """Other CPUs are online."""
         self._switch_unheard(spec)
-        self.feed(HostChanged(self._now, self._host()))
+        self.feed(HostChanged(self._now, self._host(), switched=True))
 
     def _switch_unheard(self, spec: str) -> None:
         """As `host`, while the service is down."""
@@ -259,9 +332,12 @@ class Story:
         fresh = State(self._host(), self._settings().manage, adopt=how == "lost")
         self.watched = set()
         self._looked = None
+        self.world.drop_ins.clear()  # ExecStopPost, and the start itself, delete them
+        self.known = frozenset()
         if how != "lost":
             memory = persist.from_json(json.loads(self.saved), boot_id=BOOT)
             memory = persist.fits(memory, self.topology)
+            self.known = memory.known
             fresh = replace(
                 fresh,
                 tracked=memory.tracked,
@@ -346,6 +422,8 @@ class Story:
         for vmid, process in sorted(self.world.processes().items()):
             masks = sorted({str(thread.affinity) for thread in self.world.threads(process)})
             lines.append(f"    the kernel has {vmid} on CPUs {' and '.join(masks)}")
+        for vmid, cpus in sorted(self.world.drop_ins.items()):
+            lines.append(f"    a drop-in stands for {vmid}: CPUs {cpus}")
         return lines if len(lines) > 1 else [*lines, "    nothing runs"]
 
 

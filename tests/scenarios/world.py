@@ -50,6 +50,10 @@ class World:
     tasks: dict[GuestProcess, list[_Task]] = field(default_factory=dict)
     mounted: bool = True  # /etc/pve is there
     deaf: bool = False  # systemd does not answer
+    directories: set[Vmid] = field(default_factory=set)  # of drop-ins
+    read: set[Vmid] = field(default_factory=set)  # those there at systemd's last reload
+    drop_ins: dict[Vmid, CpuSet] = field(default_factory=dict)
+    scopes: dict[Vmid, CpuSet | None] = field(default_factory=dict)  # and their limit
     _last: int = 1000
 
     # -- what PVE's files say ----------------------------------------------------------------------
@@ -94,7 +98,7 @@ class World:
     def spawn(self, process: GuestProcess, name: str) -> None:
         """A thread is born with the mask of the first one."""
         tasks = self.tasks[process]
-        mask = tasks[0].mask if tasks else self.online
+        mask = tasks[0].mask if tasks else self.scopes.get(process.vmid) or self.online
         tid = Tid(self._number()) if tasks else Tid(process.pid)
         tasks.append(_Task(tid, name, mask))
 
@@ -117,6 +121,27 @@ class World:
             for task in tasks:
                 if not task.mask.overlaps(online):
                     task.mask = CpuSet((1 << 64) - 1)
+
+    # -- systemd -----------------------------------------------------------------------------------
+
+    def open_scope(self, vmid: Vmid) -> CpuSet | None:
+        """PVE makes the guest's scope: with its drop-in, if systemd knows the directory."""
+        self.scopes[vmid] = self.drop_ins.get(vmid) if vmid in self.read else None
+        return self.scopes[vmid]
+
+    def enclose(self, vmid: Vmid, cpus: CpuSet) -> CpuSet | None:
+        if vmid not in self.scopes or self.deaf:
+            return None
+        self.scopes[vmid] = cpus
+        return cpus & self.online
+
+    def make_directories(self, vmids: Iterable[Vmid]) -> frozenset[Vmid]:
+        self.directories |= set(vmids)
+        return frozenset(vmids)
+
+    def reload(self) -> frozenset[Vmid]:
+        self.read = set(self.directories)
+        return frozenset(self.read)
 
     def _number(self) -> int:
         self._last += 1

@@ -68,6 +68,7 @@ class Status:
     overlap: str  # CPUs that more than one guest holds
     matrix: MatrixState
     warnings: list[str]
+    confinement_reason: str = ""  # why it is not by their scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,7 @@ class GuestView:
     warnings: list[str]
     reason_code: str = ""  # of `reason`: a value of model.guest.Exclusion, or RELEASED
     refused: str = ""  # why it could not be placed
+    held_since: str = ""  # a value of model.placement.Held: from when on it was on its CPUs
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ from proxmox_cpu_affinity.model.placement import (
 )
 
 SLICE = "qemu.slice"
-_CGROUP = "sys/fs/cgroup"
+# Seconds between looks for a scope that was announced: it may be, before it has a control group.
+_LOOKS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 _SETTLES = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4)  # seconds: systemd writes after it answered
 
 
@@ -33,9 +34,21 @@ def unit_of(vmid: Vmid) -> str:
     return f"{vmid}.scope"
 
 
+def _folder(vmid: Vmid) -> str:
+    return f"sys/fs/cgroup/{SLICE}/{unit_of(vmid)}"
+
+
 def vmid_of_unit(unit: str) -> Vmid | None:
     """The guest whose scope a unit would be by its name."""
     return vmid_of(unit.removesuffix(".scope")) if unit.endswith(".scope") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A scope in PVE's slice. `allowed`: the CPUs it had when its first process entered it, None
+    for no limit."""
+
+    allowed: CpuSet | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +60,32 @@ class Scopes:
     masks: ThreadMasks
 
     def there(self, vmid: Vmid) -> bool:
-        """Whether the guest's scope is in PVE's slice: name and slice prove it."""
-        return bool(self.tree.listing(f"{_CGROUP}/{SLICE}/{unit_of(vmid)}"))
+        """Whether anything runs in a scope of that name in PVE's slice, which prove it."""
+        return bool((self.tree.text(f"{_folder(vmid)}/cgroup.procs") or "").strip())
+
+    async def sighting(self, vmid: Vmid) -> Sighting | None:
+        """The scope that UnitNew announced; None where nothing is in it after all.
+
+        PVE's `systemctl stop` before each start announces one too, that never is. systemd is not
+        asked: each question about a unit that is not there announces it once more. It writes the
+        limit before the first process is let in (unit_realize_cgroup, unit_attach_pids).
+        """
+        for pause in _LOOKS:
+            await asyncio.sleep(pause)
+            if await asyncio.to_thread(self.there, vmid):
+                return Sighting(await asyncio.to_thread(self._cpus, vmid, "cpuset.cpus"))
+        return None
 
     def effective(self, vmid: Vmid) -> CpuSet | None:
         """The CPUs of the scope's cpuset as the kernel applies it; None where it sets none."""
-        folder = f"{_CGROUP}/{SLICE}/{unit_of(vmid)}"
-        asked = (self.tree.text(f"{folder}/cpuset.cpus") or "").strip()
-        text = self.tree.text(f"{folder}/cpuset.cpus.effective")
-        if text is None or not asked:
+        if self._cpus(vmid, "cpuset.cpus") is None:
             return None
+        return self._cpus(vmid, "cpuset.cpus.effective")
+
+    def _cpus(self, vmid: Vmid, name: str) -> CpuSet | None:
+        text = (self.tree.text(f"{_folder(vmid)}/{name}") or "").strip()
         try:
-            return CpuSet.parse(text.strip())
+            return CpuSet.parse(text) if text else None
         except SyntaxFault:
             return None
 

@@ -49,6 +49,14 @@ class Confinement(StrEnum):
     SCOPE = "scope"  # AllowedCPUs of the systemd scope
 
 
+class Held(StrEnum):
+    """From when on a guest's run was held on its CPUs."""
+
+    BIRTH = "first instruction"  # its scope was made with the limit already in it
+    SCOPE = "scope"  # as soon as its scope had appeared
+    LATER = "later"  # it ran already when it was found
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where a guest belongs.

@@ -54,6 +54,41 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class Enclose:
+    """Confine a guest's scope, whatever runs in it; answered by Enclosed."""
+
+    vmid: Vmid
+    cpus: CpuSet
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDropIn:
+    """Let the guest's next scope be made with these CPUs."""
+
+    vmid: Vmid
+    cpus: CpuSet
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteDropIn:
+    """The drop-in has served, or never will."""
+
+    vmid: Vmid
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDirectories:
+    """Make these guests' drop-in directories; answered by DirectoriesMade."""
+
+    vmids: frozenset[Vmid]
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Let systemd read its units anew; answered by Reloaded."""
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Something worth keeping over a restart changed."""
 
@@ -75,4 +110,17 @@ class Tell:
     text: str
 
 
-Action = Confine | Undo | Inspect | Watch | Save | Record | Tell
+Action = (
+    Confine
+    | Undo
+    | Inspect
+    | Watch
+    | Enclose
+    | WriteDropIn
+    | DeleteDropIn
+    | MakeDirectories
+    | Reload
+    | Save
+    | Record
+    | Tell
+)

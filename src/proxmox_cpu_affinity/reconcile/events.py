@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from proxmox_cpu_affinity.engine.facts import Host
+from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Thread
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Confined
@@ -79,6 +80,7 @@ class HostChanged:
     time: float
     host: Host
     measured: bool = False  # the matrix is a new measurement
+    switched: bool = False  # CPUs came or went: the kernel may have changed threads' masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,78 @@ class ReassignAsked:
     undo: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ScopesReached:
+    """systemd can be asked to confine scopes; `known` as in Scoping."""
+
+    time: float
+    known: frozenset[Vmid]
+
+
+@dataclass(frozen=True, slots=True)
+class ScopesLost:
+    """systemd does not answer any more."""
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoriesMade:
+    """Answer to MakeDirectories: those that were missing."""
+
+    time: float
+    vmids: frozenset[Vmid]
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """systemd has read its units anew, whoever asked; `known`: the directories it has seen."""
+
+    time: float
+    known: frozenset[Vmid]
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeAppeared:
+    """A scope in PVE's slice has a guest's name. `process` is what is proved to be that guest
+    now: none, in a true start. `allowed`: the CPUs it was made with, None for no limit."""
+
+    time: float
+    vmid: Vmid
+    config: GuestConfig | None
+    process: GuestProcess | None
+    allowed: CpuSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enclosed:
+    """Answer to Enclose: the scope's CPUs as read back, None for no limit, and what went wrong."""
+
+    time: float
+    vmid: Vmid
+    wanted: CpuSet
+    effective: CpuSet | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeRemoved:
+    """A guest's scope is gone."""
+
+    time: float
+    vmid: Vmid
+
+
+ScopeEvent = (
+    ScopesReached
+    | ScopesLost
+    | DirectoriesMade
+    | Reloaded
+    | ScopeAppeared
+    | Enclosed
+    | ScopeRemoved
+)
+
 Event = (
     HookCalled
     | Scanned
@@ -108,4 +182,5 @@ Event = (
     | HostChanged
     | ManageChanged
     | ReassignAsked
+    | ScopeEvent
 )

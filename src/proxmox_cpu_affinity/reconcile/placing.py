@@ -12,7 +12,7 @@ from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import UnplaceableError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Policy, Request, Thread
 from proxmox_cpu_affinity.model.ids import Vmid
-from proxmox_cpu_affinity.model.placement import Placement
+from proxmox_cpu_affinity.model.placement import Held, Placement
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
@@ -20,13 +20,11 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Record,
     Save,
     Tell,
-    Undo,
     Watch,
     named,
 )
-from proxmox_cpu_affinity.reconcile.state import State, Tracked
-
-Result = tuple[State, tuple[Action, ...]]
+from proxmox_cpu_affinity.reconcile.leaving import undone
+from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
 
 
 def request_for(config: GuestConfig, previous: CpuSet | None) -> Request:
@@ -78,18 +76,17 @@ def moved(state: State, vmid: Vmid, tracked: Tracked) -> Result:
     fresh = state.tracked.get(vmid)
     if fresh is None:
         return state, (*actions, *undone(state, tracked))
-    fresh = replace(fresh, process=tracked.process, found=tracked.found, since=tracked.since)
+    fresh = replace(
+        fresh,
+        process=tracked.process,
+        found=tracked.found,
+        since=tracked.since,
+        held=tracked.held,
+    )
     state = state.with_tracked(vmid, fresh)
     if fresh.process is not None:
         actions += (Save(), Confine(fresh.process, fresh.placement))
     return state, actions
-
-
-def undone(state: State, tracked: Tracked) -> tuple[Action, ...]:
-    """Give a guest's threads back what they had; those of which nobody knows get all CPUs."""
-    if tracked.process is None:
-        return ()
-    return (Undo(tracked.process, tracked.found or (), state.host.topology.online),)
 
 
 def housed(state: State, processes: tuple[GuestProcess, ...], now: float) -> Result:
@@ -101,7 +98,8 @@ def housed(state: State, processes: tuple[GuestProcess, ...], now: float) -> Res
         actions += more
         tracked = state.tracked.get(process.vmid)
         if tracked is not None:
-            state = state.with_tracked(process.vmid, replace(tracked, process=process, since=now))
+            tracked = replace(tracked, process=process, since=now, held=Held.LATER)
+            state = state.with_tracked(process.vmid, tracked)
             actions += (Watch(process),)
             confine += (Confine(process, tracked.placement),)
     # Saved first: a placement that was applied must survive the end of the service.
@@ -120,7 +118,8 @@ def adopted(
             continue
         order = in_order(state.host.topology, home)
         placement = Placement(process.vmid, home, home, order, order[0], (home,))
-        state = state.with_tracked(process.vmid, Tracked(placement, process, now, found=()))
+        tracked = Tracked(placement, process, now, found=(), held=Held.LATER)
+        state = state.with_tracked(process.vmid, tracked)
         text = f"found running on {named(home)}: adopted"
         actions += (Tell(Level.INFO, process.vmid, text), Watch(process))
         confine += (Confine(process, placement),)

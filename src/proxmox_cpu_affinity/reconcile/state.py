@@ -8,7 +8,8 @@ from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
-from proxmox_cpu_affinity.model.placement import Confined, Placement
+from proxmox_cpu_affinity.model.placement import Confined, Held, Placement
+from proxmox_cpu_affinity.reconcile.actions import Action
 
 RESERVED_FOR = 120.0
 """Seconds that a placement is kept for a guest which was announced and has not appeared."""
@@ -27,10 +28,20 @@ class Tracked:
     found: tuple[tuple[Tid, CpuSet], ...] | None = None
     decision: Decision | None = None  # None for a guest that was adopted
     void: bool = False  # round-robin: measured anew since, so its next start selects anew
+    held: Held | None = None  # None: nothing of this start has been seen yet
 
     @property
     def running(self) -> bool:
         return self.process is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Scoping:
+    """What systemd knows of the drop-in directories of guests' scopes."""
+
+    known: frozenset[Vmid] = frozenset()  # there at its last reload: a file in it is honoured
+    made: frozenset[Vmid] = frozenset()  # made since: a file in it would be ignored
+    reloaded: float | None = None  # when a reload was last asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,7 @@ class State:
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)  # of stopped guests
     turn: Turn = field(default_factory=Turn)
     adopt: bool = False  # the state was lost: believe the masks of running guests, once
+    scoping: Scoping | None = None  # None: guests' scopes cannot be confined here
 
     def managed(self, vmid: Vmid) -> bool:
         config = self.configs.get(vmid)
@@ -68,6 +80,17 @@ class State:
             config.vcpu_count for vmid, config in self.configs.items() if self.managed(vmid)
         )
         return Occupancy(tuple(t.placement for t in self.tracked.values()), expected)
+
+    def drop_ins(self) -> Mapping[Vmid, CpuSet]:
+        """The drop-ins that have to stand, with their CPUs: of starts of which nothing was seen
+        yet, in directories that systemd knows. One that stands longer breaks a later start."""
+        if self.scoping is None:
+            return {}
+        return {
+            vmid: t.placement.applied
+            for vmid, t in self.tracked.items()
+            if t.process is None and t.held is None and vmid in self.scoping.known
+        }
 
     def with_tracked(self, vmid: Vmid, tracked: Tracked) -> "State":
         return replace(self, tracked={**self.tracked, vmid: tracked})
@@ -106,3 +129,7 @@ class State:
 
     def without_refusal(self, vmid: Vmid) -> "State":
         return replace(self, refused={v: t for v, t in self.refused.items() if v != vmid})
+
+
+Result = tuple[State, tuple[Action, ...]]
+"""What a step gives: the next state, and what is to be done, in this order."""

@@ -70,7 +70,7 @@ class Api:
             strategy=service.settings.strategy,
             manage=state.manage,
             width="exact",
-            confinement="threads",
+            confinement=service.world.confiner.means,
             guests_running=len(running),
             guests_confined=len(full),
             overlap=str(overlapping(state.occupancy())),
@@ -83,6 +83,7 @@ class Api:
                 conditions=list(host.matrix.conditions),
             ),
             warnings=[*service.warnings, *trouble, *host.topology.notes],
+            confinement_reason=service.scoping.problem,
         )
 
     def _node(self) -> str:

@@ -15,8 +15,11 @@ from typing import ParamSpec, TypeVar, assert_never
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.linux.confine import GuestConfiner
+from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
+from proxmox_cpu_affinity.linux.scopewatch import ScopeWatch, hindrance
 from proxmox_cpu_affinity.linux.tree import Tree
+from proxmox_cpu_affinity.linux.uevents import CpuEvents
 from proxmox_cpu_affinity.linux.watch import ProcessWatch
 from proxmox_cpu_affinity.model.errors import AffinityError, GuestNotFoundError, StoreError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess
@@ -28,13 +31,18 @@ from proxmox_cpu_affinity.reconcile import State, step
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
+    DeleteDropIn,
+    Enclose,
     Inspect,
     Level,
+    MakeDirectories,
     Record,
+    Reload,
     Save,
     Tell,
     Undo,
     Watch,
+    WriteDropIn,
 )
 from proxmox_cpu_affinity.reconcile.events import (
     Confirmed,
@@ -53,9 +61,11 @@ from proxmox_cpu_affinity.service import persist
 from proxmox_cpu_affinity.service.host import HostWatch
 from proxmox_cpu_affinity.service.log import log
 from proxmox_cpu_affinity.service.paths import Paths
+from proxmox_cpu_affinity.service.scoping import Scoping
 from proxmox_cpu_affinity.store import JsonFile
 
 SCAN_EVERY = 30.0  # seconds
+CPU_BATCH = 1.0  # seconds for which CPU events are gathered
 DECISIONS_KEPT = 200
 
 P = ParamSpec("P")
@@ -84,18 +94,24 @@ class World:
     confiner: Confiner
     keeper: StateKeeper
     host: HostWatch
+    scopes: ScopeWatch | None = None
+    hindrance: str = ""  # why there are no scopes to confine
 
 
 def world_below(paths: Paths) -> World:
     """The adapters to the kernel and to PVE's files below a root."""
     tree = Tree(paths.root)
     guests = NodeGuests(tree)
+    confiner = GuestConfiner(ThreadMasks(tree, guests.proven))
+    why_not = hindrance(tree)
     return World(
         tree=tree,
         guests=guests,
-        confiner=GuestConfiner(ThreadMasks(tree, guests.proven)),
+        confiner=confiner,
         keeper=JsonFile(paths.state),
         host=HostWatch(tree, JsonFile(paths.matrix)),
+        scopes=None if why_not else ScopeWatch(tree, confiner, DropIns(paths.root)),
+        hindrance=why_not,
     )
 
 
@@ -113,6 +129,12 @@ class Service:
         self.began = time.monotonic()
         self.state: State
         self._watch = ProcessWatch(world.tree, self._ended)
+        self.scoping = Scoping(
+            world.scopes, world.hindrance, self.feed, self.look, lambda: self.state, self._spawn
+        )
+        self._known: frozenset[Vmid] = frozenset()
+        self._cpus_switched = asyncio.Event()
+        self._cpu_events = CpuEvents(self._cpus_switched.set)
         self._locks: dict[Vmid, asyncio.Lock] = {}
         self._saving = asyncio.Lock()
         self._wanted = self._written = 0
@@ -138,6 +160,7 @@ class Service:
             self.state = replace(self.state, adopt=True)
             return
         memory = persist.fits(memory, self.host.topology)
+        self._known = memory.known
         self.state = replace(
             self.state,
             tracked=memory.tracked,
@@ -151,8 +174,11 @@ class Service:
         for tracked in self.state.tracked.values():
             if tracked.process is not None:
                 self._watch.watch(tracked.process)
+        await self.scoping.begin(self._known)
         await self.scan()
         self._spawn(self._scan_for_ever())
+        if self.settings.hotplug_watchdog:
+            self._follow_cpus()
         if not self.host.from_cache or self.host.matrix.verdict != "trusted":
             self._spawn(self.measure())
 
@@ -163,6 +189,8 @@ class Service:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._watch.close()
+        self._cpu_events.close()
+        self.scoping.end()
         await self._save()
 
     async def release_all(self) -> None:
@@ -228,15 +256,33 @@ class Service:
     async def _scan_for_ever(self) -> None:
         while True:
             await asyncio.sleep(SCAN_EVERY)
+            await self.scoping.reach()
             if self.settings.hotplug_watchdog and self.host.changed():
                 await self.host_changed()
             await self.scan()
+
+    def _follow_cpus(self) -> None:
+        problem = self._cpu_events.open()
+        if problem:
+            log.warning("CPU hotplug is seen by the scans only: %s", problem)
+            return
+        self._spawn(self._await_cpus())
+
+    async def _await_cpus(self) -> None:
+        """The first of a batch at once, for a guest may have lost its CPU; the rest together."""
+        while True:
+            await self._cpus_switched.wait()
+            self._cpus_switched.clear()
+            if self.host.changed():
+                await self.host_changed()
+            await asyncio.sleep(CPU_BATCH)
 
     async def host_changed(self) -> None:
         """Other CPUs are online: read the host again, move who lost one, measure."""
         await self._thread(self.host.read)
         log.warning("CPUs changed: %s are online now", self.host.topology.online)
-        await self.feed(HostChanged(time.monotonic(), self.host.compiled(self.settings)))
+        host = self.host.compiled(self.settings)
+        await self.feed(HostChanged(time.monotonic(), host, switched=True))
         if not self.host.from_cache:
             self._spawn(self.measure())
 
@@ -292,6 +338,8 @@ class Service:
                 await self.feed(Inspected(time.monotonic(), tuple(seen)))
             case Watch():
                 self._watch.watch(action.process)
+            case Enclose() | WriteDropIn() | DeleteDropIn() | MakeDirectories() | Reload():
+                await self.scoping.carry_out(action)
             case Save():
                 await self._save()
             case Record():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.formats.settings import Settings, settings
+from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.notify import notify
 from proxmox_cpu_affinity.model.errors import AffinityError, SettingError
 from proxmox_cpu_affinity.service import log as logging
@@ -61,6 +62,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     flag("stdout", "log to the screen only")
     flag("disable-cpu-hotplug-watchdog", "do not follow CPUs that come and go")
     flag("release", "let all guests go, then end")
+    flag("clean-dropins", "delete the drop-ins of starts under way, then end (for ExecStopPost)")
     parser.add_argument("--root", metavar="DIR", help="the root that everything hangs below")
     parser.add_argument("--version", action="version", version=__version__)
     return parser.parse_args(argv)
@@ -199,6 +201,7 @@ async def release(paths: Paths, current: Settings) -> None:
 
     service = Service(world_below(paths), current)
     service.prepare()
+    await service.scoping.begin_release()
     await service.scan()
     await service.release_all()
     await service.stop()
@@ -207,6 +210,9 @@ async def release(paths: Paths, current: Settings) -> None:
 def run(argv: Sequence[str]) -> int:
     given = arguments(argv)
     paths = Paths(Path(given.root or os.environ.get("PCA_ROOT") or "/").resolve())
+    if given.clean_dropins:
+        DropIns(paths.root).clean()
+        return 0
     current, warnings = read_settings(given, paths)
     for folder, mode in ((paths.run, 0o755), (paths.lib, 0o700)):
         folder.mkdir(mode=mode, parents=True, exist_ok=True)

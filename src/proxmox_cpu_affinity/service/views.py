@@ -99,6 +99,7 @@ def guest(state: State, config: GuestConfig, process: GuestProcess | None = None
         warnings=[] if tracked is None else list(tracked.placement.warnings),
         reason_code=code,
         refused=state.refused.get(config.vmid, ""),
+        held_since="" if tracked is None or tracked.held is None else tracked.held,
     )
 
 

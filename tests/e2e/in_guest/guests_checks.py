@@ -2,7 +2,8 @@
 
 import time
 
-from tests.e2e.in_guest import node
+from tests.e2e.in_guest import kernel, node
+from tests.e2e.promises import shows
 
 
 def overlap(held: dict[int, set[int]]) -> set[int]:
@@ -25,59 +26,64 @@ def started(vmids: range, *, vcpus: int) -> dict[int, set[int]]:
     node.ask("guests")  # scans
     for vmid in vmids:
         node.start(vmid)
-    return {vmid: node.held(vmid) for vmid in vmids}
+    return {vmid: kernel.held(vmid) for vmid in vmids}
 
 
+@shows(2)
 def check_start_confines_every_thread() -> None:
     ready()
     said = node.fresh(100, vcpus=2)
-    masks = node.masks(100)
-    cpus = node.held(100)
+    masks = kernel.masks(100)
+    cpus = kernel.held(100)
     assert len(cpus) == 2, masks
     assert f"{len(masks)} threads read back" in said, said
     assert sum("/KVM" in name for name in masks) == 2, masks
-    assert node.scope(100) == "/qemu.slice/100.scope"
+    assert kernel.scope(100) == "/qemu.slice/100.scope"
     assert node.guest(100)["outcome"] == "full"
-    node.forget_where(100)
+    kernel.forget_where(100)
     time.sleep(1)
-    assert node.ran_on(100), "no thread has run"
-    assert node.ran_on(100) <= cpus
+    assert kernel.ran_on(100), "no thread has run"
+    assert kernel.ran_on(100) <= cpus
 
 
+@shows(7)
 def check_eight_guests_share_nothing() -> None:
     """Where there are CPUs for all: each in one cache group, and none on two."""
-    size = len(node.online()) // 8
+    size = len(kernel.online()) // 8
     held = started(range(200, 208), vcpus=size)
     assert all(len(cpus) == size for cpus in held.values()), held
     assert not overlap(held), held
     for cpus in held.values():
-        assert cpus <= node.cache_group(min(cpus)), held
+        assert cpus <= kernel.cache_group(min(cpus)), held
 
 
+@shows(7)
 def check_guest_as_large_as_a_core_gets_a_whole_one() -> None:
     """Then no guest runs on the other thread of another's core."""
-    threads = len(node.siblings(0))
-    held = started(range(300, 300 + len(node.online()) // threads), vcpus=threads)
+    threads = len(kernel.siblings(0))
+    held = started(range(300, 300 + len(kernel.online()) // threads), vcpus=threads)
     assert not overlap(held), held
     for cpus in held.values():
-        assert cpus == node.siblings(min(cpus)), held
+        assert cpus == kernel.siblings(min(cpus)), held
 
 
+@shows(5)
 def check_stop_frees_what_the_next_guest_takes() -> None:
     ready()
-    everything = len(node.online())
+    everything = len(kernel.online())
     node.fresh(100, vcpus=everything - 1)
     node.fresh(101)
-    freed = node.held(101)
-    assert freed.isdisjoint(node.held(100))
+    freed = kernel.held(101)
+    assert freed.isdisjoint(kernel.held(100))
     assert "free again" in node.stop(101)
     node.fresh(102)
-    assert node.held(102) == freed
+    assert kernel.held(102) == freed
 
 
+@shows(3)
 def check_guest_with_affinity_of_its_own_is_left_alone() -> None:
     ready()
     said = node.fresh(100, keys={"affinity": "3"})
     assert "left alone" in said, said
     node.ask("guests")  # scans
-    assert node.held(100) == {3}
+    assert kernel.held(100) == {3}

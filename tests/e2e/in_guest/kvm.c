@@ -1,10 +1,11 @@
 /* Passes for QEMU where QEMU would be too slow: kvm -pidfile FILE -smp N -daemonize -record FILE
  *
  * It has QEMU's threads by name, its pidfile and its way of daemonizing, and notes on which CPUs
- * it has run from its first instruction on. For tests only; at most 63 vCPUs and 64 CPUs.
+ * it has run from its first instruction on. SIGUSR1 is one thread more ("worker"), SIGUSR2 one
+ * child more. For tests only; at most 63 vCPUs and 64 CPUs.
  *
  * The record is an array of 64-bit masks: what the process was allowed when it began, where its
- * main thread has run, where each vCPU thread has run.
+ * main thread has run, where threads and children of later have run, and each vCPU thread.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -22,7 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_VCPUS = 63, BEGAN = 0, MAIN = 1, FIRST_VCPU = 2, LENGTH = FIRST_VCPU + MAX_VCPUS };
+enum { MAX_VCPUS = 63 };
+enum { BEGAN, MAIN, LATER, FIRST_VCPU, LENGTH = FIRST_VCPU + MAX_VCPUS };
 
 static _Atomic uint64_t *record;
 static const struct timespec pause_time = {.tv_nsec = 100 * 1000 * 1000};
@@ -103,6 +105,35 @@ static void start_thread(const char *name, int slot)
 		fail(name);
 }
 
+/* As QEMU's helpers it does not outlive the guest. */
+static void start_child(void)
+{
+	struct part part = {.name = "helper", .slot = LATER};
+
+	if (fork() == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		live(&part);
+	}
+}
+
+/* Until SIGTERM. */
+static void serve(const sigset_t *signals)
+{
+	for (;;) {
+		note(MAIN);
+		switch (sigtimedwait(signals, NULL, &pause_time)) {
+		case SIGTERM:
+			return;
+		case SIGUSR1:
+			start_thread("worker", LATER);
+			break;
+		case SIGUSR2:
+			start_child();
+			break;
+		}
+	}
+}
+
 /* The caller waits until the machine is set up; what goes on is a child of init. */
 static int daemonize(void)
 {
@@ -150,7 +181,7 @@ int main(int count, char **words)
 	const char *smp = option(words, "-smp");
 	int vcpus = smp == NULL ? 1 : atoi(smp), up = -1;
 	char name[16];
-	sigset_t ending;
+	sigset_t signals;
 
 	if (count < 2 || pidfile == NULL || path == NULL || vcpus < 1 || vcpus > MAX_VCPUS) {
 		fprintf(stderr, "kvm: needs -pidfile FILE -record FILE, at most %d vCPUs\n", MAX_VCPUS);
@@ -161,9 +192,11 @@ int main(int count, char **words)
 	if (option(words, "-daemonize") != NULL)
 		up = daemonize();
 	write_pidfile(pidfile);
-	sigemptyset(&ending);
-	sigaddset(&ending, SIGTERM);
-	sigprocmask(SIG_BLOCK, &ending, NULL);
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGUSR1);
+	sigaddset(&signals, SIGUSR2);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
 	start_thread("call_rcu", -1);
 	start_thread("IO mon_iothread", -1);
 	start_thread("kvm", -1); /* an I/O thread: its own name would be too long */
@@ -173,9 +206,7 @@ int main(int count, char **words)
 	}
 	if (up >= 0)
 		detach(up);
-	do
-		note(MAIN);
-	while (sigtimedwait(&ending, NULL, &pause_time) != SIGTERM);
+	serve(&signals);
 	unlink(pidfile);
 	return 0;
 }

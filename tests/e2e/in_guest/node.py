@@ -1,26 +1,25 @@
 """The guest as a Proxmox VE node: /etc/pve as plain folders, stand-in guests, the service's unit.
 
-What is true of a guest is read from /proc here, never asked of the program under test.
+What is true of a guest is read from the kernel (kernel.py), never asked of the program under test.
 """
 
 import http.client
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+FULL = bool(os.environ.get("E2E_FULL"))
 PATIENCE = 90.0  # seconds; nothing is asserted about times, but nothing waits for ever
 UNIT = "proxmox-cpu-affinity"
 HOOK = f"local:snippets/{UNIT}-hook"
 STATE = Path(f"/var/lib/{UNIT}/state.json")
 PVE = Path("/etc/pve")
 GUESTS = Path("/run/qemu-server")
-CPUS = Path("/sys/devices/system/cpu")
 
 
 def run(*words: str, check: bool = True) -> str:
@@ -98,75 +97,6 @@ def fresh(vmid: int, *, vcpus: int = 1, keys: Mapping[str, str] | None = None) -
     """Configure and start a guest."""
     configure(vmid, vcpus=vcpus, keys=keys)
     return start(vmid)
-
-
-# -- what the kernel says ---------------------------------------------------------------------
-
-
-def cpus_of(text: str) -> set[int]:
-    """A cpulist, read by a parser of the tests' own."""
-    found: set[int] = set()
-    for part in filter(None, text.strip().split(",")):
-        low, _, high = part.partition("-")
-        found.update(range(int(low), int(high or low) + 1))
-    return found
-
-
-def online() -> set[int]:
-    return cpus_of((CPUS / "online").read_text())
-
-
-def siblings(cpu: int) -> set[int]:
-    """The CPUs of its core, itself included."""
-    return cpus_of((CPUS / f"cpu{cpu}/topology/thread_siblings_list").read_text())
-
-
-def cache_group(cpu: int) -> set[int]:
-    """The CPUs that share its L3."""
-    return cpus_of((CPUS / f"cpu{cpu}/cache/index3/shared_cpu_list").read_text())
-
-
-def pid(vmid: int) -> int:
-    return int((GUESTS / f"{vmid}.pid").read_text())
-
-
-def masks(vmid: int) -> dict[str, set[int]]:
-    """What every thread of a guest may use: TID and name to CPUs."""
-    found = {}
-    for task in Path(f"/proc/{pid(vmid)}/task").iterdir():
-        lines = (task / "status").read_text().splitlines()
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-        found[f"{task.name} {fields['Name'].strip()}"] = cpus_of(fields["Cpus_allowed_list"])
-    return found
-
-
-def held(vmid: int) -> set[int]:
-    """The CPUs that all threads of a guest are held on; they must be the same for each."""
-    different = {frozenset(mask) for mask in masks(vmid).values()}
-    assert len(different) == 1, f"guest {vmid}: {masks(vmid)}"
-    return set(different.pop())
-
-
-def scope(vmid: int) -> str:
-    """The control group of a guest."""
-    return Path(f"/proc/{pid(vmid)}/cgroup").read_text().strip().rpartition(":")[2]
-
-
-def ran_on(vmid: int) -> set[int]:
-    """Where the guest's threads have run since they began or `forget_where` was called."""
-    record = (GUESTS / f"{vmid}.record").read_bytes()
-    everything = 0
-    for (mask,) in struct.iter_unpack("Q", record[8:]):
-        everything |= mask
-    return {cpu for cpu in range(64) if everything >> cpu & 1}
-
-
-def forget_where(vmid: int) -> None:
-    """Begin anew to note where a guest runs."""
-    with (GUESTS / f"{vmid}.record").open("r+b") as record:
-        size = record.seek(0, os.SEEK_END)
-        record.seek(8)
-        record.write(bytes(size - 8))
 
 
 # -- the service ------------------------------------------------------------------------------
