@@ -66,7 +66,8 @@ class Plain:
             timeout=LIMIT,
             env={
                 **{key: value for key, value in os.environ.items() if "proxy" in key.lower()},
-                **{"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "LC_ALL": "C.UTF-8",
             },
             check=False,
         )

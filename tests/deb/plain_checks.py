@@ -16,7 +16,7 @@ NAME = "proxmox-cpu-affinity"
 SETTINGS = f"/etc/default/{NAME}"
 HOOK = f"/var/lib/vz/snippets/{NAME}-hook"
 GO_SETTINGS = f"etc/default/{NAME}"
-GONE = "/tmp/gone"  # noqa: S108 # of the Debian that is forgotten
+GONE = "/tmp/gone"  # of the Debian that is forgotten
 # How long a file was away, looked for without a pause, until another one says that it is over.
 WATCH = """
 import os, sys, time
@@ -44,12 +44,14 @@ def check_it_installs_from_dependencies_of_debian(debian: Plain) -> None:
 
 def check_every_needed_package_is_imported(debian: Plain) -> None:
     """What the program imports is there: nothing came with what else was installed."""
-    debian.must(
-        "cd /usr/lib/python3/dist-packages && find proxmox_cpu_affinity -name '*.py' | "
-        "sed 's|/|.|g; s|.py$||; s|.__init__$||' | grep -v __main__ >/root/modules && python3 -I -c '"
-        'import importlib; [importlib.import_module(m) for m in open("/root/modules").read().split()]'
-        "'"
+    modules = (
+        path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for path in debian.must(
+            "cd /usr/lib/python3/dist-packages && find proxmox_cpu_affinity -name '*.py'"
+        ).split()
+        if "__main__" not in path
     )
+    debian.must(f"python3 -I -c 'import {', '.join(sorted(modules))}'")
 
 
 def away(debian: Plain, doing: str) -> float:

@@ -8,7 +8,7 @@ from tests.e2e.in_guest import kernel, node
 UNIT_FILE = Path(f"/etc/systemd/system/{node.UNIT}.service")
 WANTS = Path(f"/etc/systemd/system/multi-user.target.wants/{node.UNIT}.service")
 EDITED = "PCA_PORT=9000 # by hand\nPCA_SOCKET_RETRY=3\nPCA_ROUNDS=10\n"
-TREE = Path("/tmp/go")  # noqa: S108 # a guest that forgets
+TREE = Path("/tmp/go")  # a guest that forgets
 FILES = {
     "DEBIAN/control": f"Package: {node.UNIT}\nVersion: 0.0.9\nArchitecture: amd64\n"
     "Maintainer: nobody <nobody@localhost>\nDescription: a stand-in\n",
