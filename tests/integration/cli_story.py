@@ -113,8 +113,9 @@ class Story:
         for found, written in self.names.items():
             text = text.replace(found, written)
         text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", "TIME", text)
+        text = re.sub(r"\b\d+ MiB on node", "SIZE MiB on node", text)
         text = re.sub(r"\bup \d+ .*", "up UPTIME", text)
-        text = re.sub(r"\bport \d+", "port PORT", text)
+        text = re.sub(r"(?<!-)\bport \d+", "port PORT", text)
         # Columns are as wide as their widest cell; those of process numbers become that of PID.
         text = re.sub(r"\b([PT]ID) {2,}", r"\1  ", text)
         return re.sub(r"\b(\d+)( *)", self._number, text) if numbers else text

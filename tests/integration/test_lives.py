@@ -271,9 +271,6 @@ def test_nothing_is_kept_of_guests_that_are_gone(life: Life) -> None:
         assert str(vmid) not in kept["last_places"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a guest is looked up in the other nodes' folders whatever it is asked for"
-)
 def test_who_is_on_another_node_is_not_found_here(life: Life) -> None:
     moved, destroyed = moved_and_destroyed(life)
     assert life.service.get(f"/api/v1/guests/{destroyed}").status == 404

@@ -277,7 +277,10 @@ def test_second_service_leaves_the_first_alone(sim_node: Node) -> None:
     with Running(sim_node) as first, Running(sim_node) as second:
         second.wait_for(lambda: second.process.poll() is not None)
         assert second.process.returncode == 1
-        assert "another service runs" in first.log
+        assert f"another service runs on this node (end it with: kill {first.process.pid})" in (
+            first.log
+        )
+        assert "systemctl" not in first.log
         assert first.answers()
 
 

@@ -23,9 +23,8 @@ from proxmox_cpu_affinity.reconcile.actions import (
     DeleteDropIn,
     Enclose,
     Inspect,
-    MakeDirectories,
+    MoveMemory,
     Record,
-    Reload,
     Save,
     Tell,
     Undo,
@@ -34,17 +33,16 @@ from proxmox_cpu_affinity.reconcile.actions import (
 )
 from proxmox_cpu_affinity.reconcile.events import (
     Confirmed,
-    DirectoriesMade,
     Enclosed,
     Event,
     HookCalled,
     HostChanged,
     Inspected,
     ManageChanged,
+    MemoryMoved,
     Phase,
     ProcessEnded,
     ReassignAsked,
-    Reloaded,
     Scanned,
     ScopeAppeared,
     ScopeRemoved,
@@ -68,14 +66,14 @@ class Story:
         self.world = World(self.topology.online)
         for vmid, lines in scenario.guests.items():
             self.world.write(vmid, lines)
-        self.state = State(self._host(), self._settings().manage)
+        wanted = self._settings()
+        self.state = State(self._host(), wanted.manage, move_memory=wanted.move_memory)
         self.saved = self._written()
         self.watched: set[GuestProcess] = set()
         self.lines: list[str] = []
         self.fed: list[Event] = []
         self.acted: list[Action] = []
         self.each_step: Callable[[State, Event, State, tuple[Action, ...]], None] | None = None
-        self.known: frozenset[Vmid] = frozenset()  # as the service remembers it
         self._looked: Scanned | None = None
         self._now = 0.0
 
@@ -87,7 +85,7 @@ class Story:
 
     def _host(self) -> Host:
         wanted = self._settings()
-        rules = Rules(wanted.strategy, wanted.weights, wanted.reserved)
+        rules = Rules(wanted.strategy, wanted.weights, wanted.reserved, wanted.dedicated_fallback)
         return compile_host(self.topology, predicted(self.topology), rules)
 
     def _written(self) -> str:
@@ -122,8 +120,12 @@ class Story:
             case Watch():
                 self._say(f"watches {action.process.vmid}")
                 self.watched.add(action.process)
-            case Enclose() | WriteDropIn() | DeleteDropIn() | MakeDirectories() | Reload():
+            case Enclose() | WriteDropIn() | DeleteDropIn():
                 self._ask_systemd(action, now)
+            case MoveMemory():
+                off, onto = (", ".join(map(str, sorted(n))) for n in (action.off, action.onto))
+                self._say(f"moves memory of {action.process.vmid} from node {off} to {onto}")
+                self.feed(MemoryMoved(now, action.process, action.onto, 512.0, 0.0))
             case Save():
                 self._say("saves")
                 self.saved = self._written()
@@ -134,9 +136,7 @@ class Story:
             case _:
                 assert_never(action)
 
-    def _ask_systemd(
-        self, action: Enclose | WriteDropIn | DeleteDropIn | MakeDirectories | Reload, now: float
-    ) -> None:
+    def _ask_systemd(self, action: Enclose | WriteDropIn | DeleteDropIn, now: float) -> None:
         match action:
             case Enclose():
                 self._say(f"encloses {action.vmid} in CPUs {action.cpus}")
@@ -148,13 +148,6 @@ class Story:
             case DeleteDropIn():
                 self._say(f"deletes the drop-in of {action.vmid}")
                 self.world.drop_ins.pop(action.vmid, None)
-            case MakeDirectories():
-                self._say(f"makes directories of {', '.join(map(str, sorted(action.vmids)))}")
-                there = self.world.make_directories(action.vmids)
-                self.feed(DirectoriesMade(now, there))
-            case Reload():
-                self._say("reloads systemd")
-                self.feed(Reloaded(now, self.world.reload()))
 
     def _say(self, text: str) -> None:
         self.lines.append(f"    {text}")
@@ -197,6 +190,7 @@ class Story:
     def _guest_events(self) -> dict[str, Callable[..., None]]:
         return {
             "boot": self._boot,
+            "container": self._container,
             "scope": self._scope,
             "scope-gone": self._scope_gone,
             "start": self._start,
@@ -236,24 +230,28 @@ class Story:
         self.world.run(vmid)
         self._hook(vmid, Phase.POST_START)
 
+    def _container(self, vmid: Vmid, cpus: str) -> None:
+        """A container is given CPUs."""
+        self.world.containers[vmid] = CpuSet.parse(cpus)
+
     def _scope(self, vmid: Vmid) -> None:
         """PVE makes the guest's scope, and systemd tells of it."""
         allowed = self.world.open_scope(vmid)
         limit = "no limit" if allowed is None else f"CPUs {allowed}"
         self._say(f"the scope of {vmid} begins with {limit}")
         config, process = self.world.config(vmid), self.world.process(vmid)
-        if self.state.scoping is not None:
+        if self.state.scopes:
             self.feed(ScopeAppeared(self._now, vmid, config, process, allowed))
 
     def _scope_gone(self, vmid: Vmid) -> None:
         del self.world.scopes[vmid]
-        if self.state.scoping is None:
+        if not self.state.scopes:
             return
         self.feed(ScopeRemoved(self._now, vmid))
 
     def _systemd(self) -> None:
         """The service reaches systemd."""
-        self.feed(ScopesReached(self._now, self.known))
+        self.feed(ScopesReached(self._now))
 
     def _lose_systemd(self) -> None:
         self.feed(ScopesLost(self._now))
@@ -286,7 +284,9 @@ class Story:
     def _look(self) -> None:
         """A scan begins: what it reads now is fed by the next `scan`."""
         configs, unreadable = self.world.configs()
-        self._looked = Scanned(self._now, configs, self.world.processes(), unreadable)
+        self._looked = Scanned(
+            self._now, configs, self.world.processes(), unreadable, self.world.outside()
+        )
 
     def _scan(self) -> None:
         if not self.world.mounted:
@@ -324,20 +324,25 @@ class Story:
     def _reload(self, name: str, value: str = "") -> None:
         """A setting changes and the service is sent SIGHUP."""
         self.environment[name] = value
+        wanted = self._settings()
         self.feed(HostChanged(self._now, self._host()))
-        self.feed(ManageChanged(self._now, self._settings().manage))
+        self.feed(ManageChanged(self._now, wanted.manage, wanted.move_memory))
 
     def _restart(self, how: str = "") -> None:
         """The service is killed and comes back; with `lost` its state file is gone."""
-        fresh = State(self._host(), self._settings().manage, adopt=how == "lost")
+        wanted = self._settings()
+        fresh = State(
+            self._host(),
+            wanted.manage,
+            adopt=how == "lost",
+            move_memory=wanted.move_memory,
+        )
         self.watched = set()
         self._looked = None
         self.world.drop_ins.clear()  # ExecStopPost, and the start itself, delete them
-        self.known = frozenset()
         if how != "lost":
             memory = persist.from_json(json.loads(self.saved), boot_id=BOOT)
             memory = persist.fits(memory, self.topology)
-            self.known = memory.known
             fresh = replace(
                 fresh,
                 tracked=memory.tracked,

@@ -10,12 +10,14 @@ from random import Random
 import numpy as np
 
 from proxmox_cpu_affinity.engine import candidates
-from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Rules, compile_host
+from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Rules, Turn, compile_host
 from proxmox_cpu_affinity.engine.occupancy import load_of
-from proxmox_cpu_affinity.engine.price import prices
+from proxmox_cpu_affinity.engine.place import board
+from proxmox_cpu_affinity.engine.policy import admission
 from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.latency.predict import predicted
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
+from proxmox_cpu_affinity.model.guest import Request
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.latency import LatencyMatrix
 from proxmox_cpu_affinity.model.placement import Placement, Strategy, Weights
@@ -72,21 +74,22 @@ def loads(host: Host, occupancy: Occupancy) -> dict[int, float]:
 
 
 class Costs:
-    """The engine's own cost function for one guest of `vcpus` beside others."""
+    """The engine's own cost function for one guest of `vcpus` beside others, in shares."""
 
     def __init__(self, host: Host, occupancy: Occupancy, vcpus: int) -> None:
         load = load_of(host, occupancy)
-        priced = prices(host, load, vcpus=vcpus, configured=occupancy.configured_vcpus)
-        self.host, self.load, self.priced, self.vcpus = host, load, priced, vcpus
-        self.board = candidates.board(host, load, priced, None)
-        self.position = np.argsort(self.board.order)
+        request = Request(Vmid(999), vcpus)
+        admitted = admission(host, load, request)
+        self.board = board(host, load, occupancy.configured_vcpus, Turn(), request, admitted)
+        self.host, self.vcpus = host, vcpus
 
     def of(self, cpus: CpuSet) -> float:
-        return candidates.cost(self.board, self.position[self.host.indexes(cpus)])
+        whole = candidates.cost(self.board, self.host.indexes(cpus))
+        return whole / self.board.scale * self.host.charges.unit
 
     def terms_total(self, cpus: CpuSet) -> float:
         members = [int(i) for i in self.host.indexes(cpus)]
-        return candidates.terms(self.host, self.load, self.priced, members).total
+        return candidates.terms(self.board, members).total
 
     def least(self) -> float:
         """The cost of the best set there is, by trying all."""

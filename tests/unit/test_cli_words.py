@@ -4,7 +4,8 @@ import pytest
 
 from proxmox_cpu_affinity.cli.command import exit_status
 from proxmox_cpu_affinity.cli.commands.reassign import NOT_ENABLED, foreseen
-from proxmox_cpu_affinity.cli.commands.status import duration, matrix_words
+from proxmox_cpu_affinity.cli.commands.status import duration
+from proxmox_cpu_affinity.cli.words import matrix_words
 from proxmox_cpu_affinity.formats.wire import GuestView, MatrixState
 from proxmox_cpu_affinity.model.guest import Exclusion
 from proxmox_cpu_affinity.pve.qm import last_line

@@ -13,6 +13,7 @@ from proxmox_cpu_affinity.reconcile.events import Event, Inspected, Scanned
 from proxmox_cpu_affinity.reconcile.state import RESERVED_FOR
 from tests.scenarios.scenario import Scenario
 from tests.scenarios.story import Story
+from tests.scenarios.world import mask_of
 
 HOST = "1x2x2x2"
 OTHER_HOSTS = (HOST, "1x2x2x2+offline=3", "1x2x2x2+offline=0,4", "1x2x2x2+offline=0-1,3-7")
@@ -90,7 +91,7 @@ def _words(story: Story, event: Happening) -> str | None:
         case "scan" | "look" | "measured" | "restart" | "restart lost":
             return kind
         case "systemd" | "lose-systemd":
-            reached = story.state.scoping is not None
+            reached = story.state.scopes
             return kind if reached == (kind == "lose-systemd") else None
         case "scope-gone":
             return f"{kind} {vmid}" if vmid in story.world.scopes and not running else None
@@ -228,7 +229,8 @@ def _check_node(story: Story) -> None:
             story.world.threads(process), story.world.tasks[process], strict=True
         ):
             if tracked is not None and tracked.process == process and not task.refuses:
-                assert thread.affinity == tracked.placement.applied & state.host.topology.online
+                wanted = mask_of(thread, tracked.placement)
+                assert thread.affinity == wanted & state.host.topology.online
             if tracked is None and not task.refuses and not lost:
                 # The CPU that was never offline: nobody can be given back one that is.
                 assert CpuSet.parse("2") & state.host.topology.online <= thread.affinity

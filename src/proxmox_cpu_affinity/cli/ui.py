@@ -62,6 +62,11 @@ def raw(text: str) -> None:
     sys.stdout.write(text)
 
 
+def line_out(text: str) -> None:
+    """One line of a conversation: written at once, for the other side waits for it."""
+    print(text, flush=True)
+
+
 def document(value: object) -> None:
     """A result as JSON."""
     print(json.dumps(value, indent=2))

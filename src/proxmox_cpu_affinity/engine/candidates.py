@@ -1,7 +1,9 @@
 """Sets of CPUs worth considering for a guest: grown from a starting CPU, then polished.
 
-Shapes: n CPUs of the host, m rows grown at once. Everything is deterministic; equal costs are
-settled by the order that starts behind the last starting CPU, so that starts go round.
+Shapes: n CPUs of the host, m rows grown at once, k vCPUs of the guest. Costs of sets are whole
+numbers, `scale` times those of single CPUs: the mean over a guest's k - 1 neighbours needs no
+division. Equal costs are settled by the order that starts behind the last starting CPU, so that
+starts go round: each CPU's rank in it fills the lowest bits of its cost.
 """
 
 from collections.abc import Sequence
@@ -9,41 +11,60 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proxmox_cpu_affinity.engine.facts import Bools, Floats, Host, Ints
+from proxmox_cpu_affinity.engine.facts import TURN_BITS, Bools, Host, Ints
 from proxmox_cpu_affinity.engine.occupancy import Load
-from proxmox_cpu_affinity.engine.price import SPREAD, Prices
+from proxmox_cpu_affinity.engine.price import Prices, group_load
 from proxmox_cpu_affinity.engine.trace import Terms
+from proxmox_cpu_affinity.model.ids import Cpu
 
 GROUPS_KEPT = 16  # cache groups that are looked into
 SEEDS_KEPT = 2  # starting CPUs of each
-EQUAL = 1e-9  # costs nearer than this are the same: sums of the same terms in another order
+NEVER = 1 << 61  # above all costs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Board:
-    """One decision's figures, with the CPUs in the order of turn: index 0 comes next."""
+    """One decision's figures."""
 
-    order: Ints  # n: position in turn -> index in Host
-    cpu: Floats  # n: price, in the order of turn
-    pair: Floats  # n x n
-    group: Ints  # n
-    group_load: Floats  # groups
+    host: Host
+    prices: Prices
+    vcpus: int
+    may_use: Bools  # n
+    rank: Ints  # n: whose turn it is; 0 comes next
+    spread: Ints  # groups: price of using the group, as a set's cost has it
 
-
-def board(host: Host, load: Load, prices: Prices, last_start: int | None) -> Board:
-    """Put the figures into the order of turn, which begins behind the last starting CPU."""
-    order = np.roll(host.sequence, -_next(host, last_start))
-    groups = int(host.group.max()) + 1
-    return Board(
-        order=order,
-        cpu=prices.cpu[order],
-        pair=prices.pair[np.ix_(order, order)],
-        group=host.group[order],
-        group_load=np.bincount(host.group, weights=load.vcpus, minlength=groups).astype(np.float64),
-    )
+    @property
+    def scale(self) -> int:
+        """Cost of a set for a price of one."""
+        return max(1, self.vcpus - 1)
 
 
-def _next(host: Host, last_start: int | None) -> int:
+@dataclass(frozen=True, slots=True, eq=False)
+class Grown:
+    """Candidate sets, a row each, the starting CPU first, and what they cost."""
+
+    members: Ints  # m x k, indexes as in Host
+    costs: Ints  # m
+
+
+def board(
+    host: Host,
+    load: Load,
+    prices: Prices,
+    *,
+    vcpus: int,
+    may_use: Bools,
+    last_start: Cpu | None = None,
+) -> Board:
+    """The figures of one decision. The turn begins behind the last starting CPU."""
+    count = len(host.cpus)
+    rank = np.empty(count, dtype=np.int64)
+    rank[np.roll(host.sequence, -_next(host, last_start))] = np.arange(count)
+    loads = np.rint(host.charges.spread * group_load(host, load)).astype(np.int64)
+    return Board(host, prices, vcpus, may_use, rank, max(1, vcpus - 1) * loads)
+
+
+def _next(host: Host, last_start: Cpu | None) -> int:
     """Where the turn goes on in the host's sequence; for a CPU that is gone, at its successor."""
     if last_start is None:
         return 0
@@ -52,102 +73,133 @@ def _next(host: Host, last_start: int | None) -> int:
     return place + 1 if host.cpus[index] == last_start else place
 
 
-def ranked_groups(here: Board, vcpus: int) -> list[int]:
-    """Cache groups by the price of their cheapest CPUs (as many as the guest has vCPUs), lower
-    first; equal ones in turn."""
-    found: list[tuple[float, int, int]] = []
-    turn = {int(g): place for place, g in reversed(list(enumerate(here.group)))}
-    for group, first in turn.items():
-        prices = here.cpu[here.group == group]
-        cheapest = np.sort(prices[np.isfinite(prices)])[:vcpus]
-        if len(cheapest):
-            missing = (vcpus - len(cheapest)) * float(here.cpu[np.isfinite(here.cpu)].mean())
-            found.append((round(float(cheapest.sum()) + missing, 9), first, group))
-    return [group for _, _, group in sorted(found)][:GROUPS_KEPT]
-
-
-def grown(here: Board, vcpus: int) -> list[Ints]:
-    """Candidate sets (positions in turn, start first): grown from the cheapest CPUs of the best
-    cache groups, once inside the group where the guest fits, and once freely."""
-    starts: list[int] = []
+def grown(here: Board) -> Grown | None:
+    """Candidates grown from the cheapest CPUs of the best cache groups, once inside the group
+    where the guest fits, and once freely; None where there are too few CPUs."""
+    if int(here.may_use.sum()) < here.vcpus:
+        return None
+    keys = _keys(here)
+    starts: list[Ints] = []
     limits: list[Bools] = []
-    everywhere = np.isfinite(here.cpu)
-    for group in ranked_groups(here, vcpus):
-        inside = everywhere & (here.group == group)
-        cheapest = _cheapest(here.cpu, inside, SEEDS_KEPT)
-        for allowed in (inside, everywhere):
-            if int(allowed.sum()) >= vcpus:
-                starts += cheapest
-                limits += [allowed] * len(cheapest)
-    if not starts:
-        return []
-    return list(_grow(here, np.array(starts), np.array(limits), vcpus))
+    group = here.host.group
+    for chosen, seeds in _ranked_groups(here, keys):
+        inside = here.may_use & (group == chosen)
+        for allowed in (inside, here.may_use):
+            if allowed is not inside or int(inside.sum()) >= here.vcpus:
+                starts.append(seeds)
+                limits += [allowed] * len(seeds)
+    return _grow(here, keys, np.concatenate(starts), np.array(limits))
 
 
-def _cheapest(price: Floats, where: Bools, count: int) -> list[int]:
-    places = np.flatnonzero(where)
-    order = np.argsort(np.round(price[places], 9), kind="stable")
-    return [int(places[i]) for i in order[:count]]
+def _keys(here: Board) -> Ints:
+    """Price and turn of each CPU in one number."""
+    return (here.prices.cpu * here.scale << TURN_BITS) + here.rank
 
 
-def _grow(here: Board, starts: Ints, limits: Bools, vcpus: int) -> Ints:
-    """m sets at once: add the CPU that is cheapest beside those already in, vcpus - 1 times."""
-    rows = np.arange(len(starts))
-    cost = np.where(limits, here.cpu[None, :], np.inf)
-    chosen = np.empty((len(starts), vcpus), dtype=np.int64)
+def _ranked_groups(here: Board, keys: Ints) -> list[tuple[int, Ints]]:
+    """Cache groups by the price of their cheapest CPUs (as many as the guest has vCPUs), lower
+    first, equal ones in turn; with each its cheapest CPUs to start from."""
+    order = np.argsort(np.where(here.may_use, keys, NEVER), kind="stable")
+    order = order[: int(here.may_use.sum())]
+    mean = int(here.prices.cpu[order].sum()) // len(order)
+    found: list[tuple[int, int, int]] = []
+    members: dict[int, Ints] = {}
+    of_group = here.host.group[order]
+    for chosen in np.unique(of_group).tolist():
+        inside = order[of_group == chosen]
+        cheapest = inside[: here.vcpus]
+        price = int(here.prices.cpu[cheapest].sum()) + (here.vcpus - len(cheapest)) * mean
+        found.append((price, int(here.rank[inside].min()), chosen))
+        members[chosen] = inside[:SEEDS_KEPT]
+    return [(chosen, members[chosen]) for _, _, chosen in sorted(found)[:GROUPS_KEPT]]
+
+
+def _grow(here: Board, keys: Ints, starts: Ints, limits: Bools) -> Grown:
+    """m sets at once: add the CPU that is cheapest beside those already in, k - 1 times."""
+    host, own = here.host, here.prices.own * here.scale << TURN_BITS
+    count, rows = len(host.cpus), np.arange(len(starts))
+    cost = np.full((len(starts), count + 1), NEVER)  # one column more, for siblings there are not
+    cost[:, :count] = np.where(limits, keys[None, :], NEVER)
+    members = np.empty((len(starts), here.vcpus), dtype=np.int64)
+    used = np.zeros((len(starts), len(here.spread)), dtype=np.bool_)
+    total = np.zeros(len(starts), dtype=np.int64)
     newest = starts
-    for step in range(vcpus):
+    for step in range(here.vcpus):
         if step:
-            newest = np.round(cost, 9).argmin(axis=1)
-        chosen[:, step] = newest
-        cost += here.pair[newest]
-        cost[rows, newest] = np.inf
-    return chosen
+            newest = cost.argmin(axis=1)
+        members[:, step] = newest
+        total += cost[rows, newest] >> TURN_BITS
+        used[rows, host.group[newest]] = True
+        if step + 1 < here.vcpus:
+            cost[:, :count] += host.latency[newest] << TURN_BITS
+            if own.shape[1]:
+                cost[rows[:, None], host.siblings[newest]] += own[newest]
+            cost[rows, newest] = NEVER
+    return Grown(members, total + used @ here.spread)
 
 
-def cost(here: Board, members: Ints) -> float:
-    """Cost of a set, in shares of one vCPU's time."""
-    inside = here.pair[np.ix_(members, members)]
-    groups = np.unique(here.group[members])
-    spread = SPREAD * float(here.group_load[groups].sum())
-    return float(here.cpu[members].sum()) + 0.5 * float(inside.sum() - inside.trace()) + spread
+def cost(here: Board, members: Ints) -> int:
+    """Cost of a set: `scale` times units of a vCPU's time."""
+    inside = _pairs(here, members)[:, members]
+    spread = here.spread[np.unique(here.host.group[members])]
+    prices = here.prices.cpu[members] * here.scale
+    return int(prices.sum()) + int(inside.sum()) // 2 + int(spread.sum())
 
 
-def polished(here: Board, members: Ints, swaps: int = 4) -> Ints:
-    """Up to `swaps` times, the one exchange of a member for another CPU that saves most."""
-    members = members.copy()
+def beside(here: Board, members: Ints) -> Ints:
+    """What each CPU of the host costs beside these members, in a set's units."""
+    costs: Ints = here.prices.cpu * here.scale + _pairs(here, members).sum(axis=0)
+    return costs
+
+
+def _pairs(here: Board, members: Ints) -> Ints:
+    """What each member and each CPU of the host cost each other inside one guest: k x n."""
+    host, own = here.host, here.prices.own
+    pairs = host.latency[members]
+    if own.shape[1]:
+        padded = np.concatenate((pairs, np.zeros((len(members), 1), dtype=np.int64)), axis=1)
+        rows = np.arange(len(members))[:, None]
+        padded[rows, host.siblings[members]] += own[members] * here.scale
+        pairs = padded[:, :-1]
+    return pairs
+
+
+def polished(here: Board, members: Ints, swaps: int = 4) -> tuple[Ints, int]:
+    """Up to `swaps` times, the one exchange of a member for another CPU that saves most; the set
+    and its cost."""
+    now = cost(here, members)
+    prices = here.prices.cpu * here.scale
     for _ in range(swaps):
-        beside = here.pair[members].sum(axis=0)
-        joining = here.cpu + beside
-        joining[members] = np.inf
-        leaving = here.cpu[members] + beside[members] - here.pair[members, members]
-        gain = joining[None, :] - here.pair[members] - leaving[:, None]
-        best = int(np.round(gain, 9).argmin())
-        out, into = divmod(best, len(here.cpu))
-        if not gain[out, into] < -EQUAL:
+        pairs = _pairs(here, members)
+        costs = prices + pairs.sum(axis=0)
+        joining = np.where(here.may_use, costs, NEVER)
+        joining[members] = NEVER
+        gain = joining[None, :] - pairs
+        gain -= costs[members][:, None]
+        out, into = divmod(int(gain.argmin()), len(prices))
+        if gain[out, into] >= 0:
             break
-        before = cost(here, members)
         trial = members.copy()
         trial[out] = into
-        if not cost(here, trial) < before - EQUAL:
+        then = cost(here, trial)
+        if then >= now:
             break
-        members = trial
-    return members
+        members, now = trial, then
+    return members, now
 
 
-def terms(host: Host, load: Load, prices: Prices, members: Sequence[int]) -> Terms:
+def terms(here: Board, members: Sequence[int]) -> Terms:
     """The cost of a set (indexes as in Host) taken apart; the sum equals `cost`."""
+    host, prices = here.host, here.prices
     inside = np.array(members, dtype=np.int64)
-    vcpus = max(1, len(inside) - 1)
-    nanos = float(host.latency[np.ix_(inside, inside)].sum()) / 2
-    latency = nanos * 2 * host.rules.weights.lat_ns / vcpus
-    pairs = prices.pair[np.ix_(inside, inside)]
-    own = 0.5 * float(pairs.sum() - pairs.trace()) - latency
-    group_load = np.bincount(host.group, weights=load.vcpus)
+    unit = host.charges.unit
+    latency = int(host.latency[np.ix_(inside, inside)].sum()) / 2 / here.scale
+    own = int(_pairs(here, inside)[:, inside].sum()) / 2 / here.scale - latency
+    spread = here.spread[np.unique(host.group[inside])].sum() / here.scale
     return Terms(
-        contention=float(prices.contention[inside].sum()),
-        smt=float(prices.smt[inside].sum()) + own,
-        latency=latency,
-        kind=float(prices.kind[inside].sum()),
-        spread=SPREAD * float(group_load[np.unique(host.group[inside])].sum()),
+        contention=unit * float(prices.contention[inside].sum()),
+        smt=unit * (float(prices.smt[inside].sum()) + own),
+        latency=unit * latency,
+        kind=unit * float(prices.kind[inside].sum()),
+        spread=unit * float(spread),
     )

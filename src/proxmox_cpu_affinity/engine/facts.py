@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Cpu, Vmid
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, restricted
-from proxmox_cpu_affinity.model.placement import Placement, Strategy, Weights
+from proxmox_cpu_affinity.model.placement import Fallback, Placement, Strategy, Weights
 from proxmox_cpu_affinity.model.topology import CoreKind, Topology
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+SPREAD = 0.002  # price of a vCPU of load in a used cache group
+TURN_BITS = 13  # below a price: whose turn it is among equals (Linux: at most 8192 CPUs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,25 @@ class Rules:
     strategy: Strategy = Strategy.BALANCED
     weights: Weights = field(default_factory=Weights)
     reserved: CpuSet = EMPTY
+    dedicated_fallback: Fallback = Fallback.REFUSE
+
+
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """The weights as whole numbers of `unit`, so that sums are exact in whatever order they are
+    made, on every machine: equal is equal, and the same facts give the same answer."""
+
+    unit: float  # share of one vCPU's time
+    thread: int  # these four for both who suffer, hence twice the weight
+    smt_cross: int
+    smt_own: int
+    farthest: int  # the largest latency of a pair
+    ecore: int
+    spread: int
+
+    def of(self, share: float) -> int:
+        """A share of a vCPU's time in units."""
+        return round(share / self.unit)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,18 +62,24 @@ class Host:
     rules: Rules
     usable: CpuSet  # CPUs that guests may be given
     cpus: tuple[Cpu, ...]
-    latency: Annotated[Floats, "n x n, ns one way"]
-    sibling: Annotated[Bools, "n x n, true for two CPUs of one core"]
+    charges: Charges
+    latency: Annotated[Ints, "n x n, price of a pair in units, both ways, before / (vCPUs - 1)"]
     siblings: Annotated[Ints, "n x (threads - 1), padded with n"]
     core: Annotated[Ints, "n, index of the core"]
     group: Annotated[Ints, "n, index of the cache group"]
+    node: Annotated[Ints, "n, index of the NUMA node"]
     efficiency: Annotated[Bools, "n"]
     is_usable: Annotated[Bools, "n"]
+    is_isolated: Annotated[Bools, "n, isolated by the kernel: for dedicated guests only"]
     sequence: Annotated[Ints, "n, indexes: the first CPU of each cache group, then the second"]
+    index: Annotated[Ints, "CPU number -> index, n where there is none"]
 
-    def indexes(self, cpus: CpuSet) -> Ints:
-        """Array indexes of those of these CPUs that are online."""
-        return np.array([i for i, cpu in enumerate(self.cpus) if cpu in cpus], dtype=np.int64)
+    def indexes(self, cpus: Iterable[int]) -> Ints:
+        """Array indexes of those of these CPUs that are online, in the order given."""
+        numbers = np.fromiter(cpus, dtype=np.int64)
+        known = numbers[numbers < len(self.index)]
+        found: Ints = self.index[known]
+        return found[found < len(self.cpus)]
 
     def cpuset(self, indexes: Iterable[int]) -> CpuSet:
         return CpuSet.of(self.cpus[i] for i in indexes)
@@ -87,36 +115,70 @@ def compile_host(
     reserved nor isolated by the kernel. O(CPUs squared).
     """
     online = topology.online
-    usable = (online if allowed is None else online & allowed) - rules.reserved - topology.isolated
+    open_to_guests = (online if allowed is None else online & allowed) - rules.reserved
+    usable = open_to_guests - topology.isolated
     cpus = tuple(online)
     covered = restricted(matrix, online)
     if covered.cpus != cpus:
         raise ValueError("the latency matrix does not cover the online CPUs")
     count = len(cpus)
     places = [topology.place(cpu) for cpu in cpus]
-    core = np.array([p.core for p in places], dtype=np.int64)
+    nanos = np.array(covered.ns, dtype=np.float64).reshape(count, count)
+    siblings = _siblings(topology, cpus)
+    charges = charges_of(rules.weights, float(nanos.max(initial=0.0)), count)
     group = np.array([p.llc for p in places], dtype=np.int64)
-    sibling = (core[:, None] == core[None, :]) & ~np.eye(count, dtype=np.bool_)
-    widest = max((int(row.sum()) for row in sibling), default=0)
-    siblings = np.full((count, widest), count, dtype=np.int64)
-    for i, row in enumerate(sibling):
-        found = np.flatnonzero(row)
-        siblings[i, : len(found)] = found
+    _, node = np.unique([p.node for p in places], return_inverse=True)
+    index = np.full(max(cpus, default=-1) + 1, count, dtype=np.int64)
+    index[list(cpus)] = np.arange(count)
     return Host(
         topology=topology,
         matrix=covered,
         rules=rules,
         usable=usable,
         cpus=cpus,
-        latency=np.array(covered.ns, dtype=np.float64).reshape(count, count),
-        sibling=sibling,
+        charges=charges,
+        latency=np.rint(nanos * (2 * rules.weights.lat_ns / charges.unit)).astype(np.int64),
         siblings=siblings,
-        core=core,
+        core=np.array([p.core for p in places], dtype=np.int64),
         group=group,
+        node=node.reshape(-1).astype(np.int64),
         efficiency=np.array([p.kind is not CoreKind.PERFORMANCE for p in places], dtype=np.bool_),
         is_usable=np.array([cpu in usable for cpu in cpus], dtype=np.bool_),
+        is_isolated=np.array(
+            [cpu in open_to_guests and cpu in topology.isolated for cpu in cpus], dtype=np.bool_
+        ),
         sequence=_sequence(group),
+        index=index,
     )
+
+
+def charges_of(weights: Weights, farthest: float, cpus: int) -> Charges:
+    """The weights in units; `farthest` is the largest latency in ns.
+
+    The unit is the smallest power of two with which no sum can overflow: a guest's cost has up to
+    CPUs squared terms, each times the CPUs, each of at most 1024 times the largest price.
+    """
+    largest = 2 * (weights.thread + weights.smt_cross + weights.smt_own + weights.ecore)
+    largest = max(1.0, largest + 2 * weights.lat_ns * farthest)
+    bits = 62 - TURN_BITS - 10 - 2 * max(1, cpus).bit_length() - int(largest).bit_length()
+    unit = 2.0 ** -min(30, bits)
+    return Charges(
+        unit=unit,
+        thread=round(2 * weights.thread / unit),
+        smt_cross=round(2 * weights.smt_cross / unit),
+        smt_own=round(2 * weights.smt_own / unit),
+        farthest=round(2 * weights.lat_ns * farthest / unit),
+        ecore=round(weights.ecore / unit),
+        spread=round(SPREAD / unit),
+    )
+
+
+def _siblings(topology: Topology, cpus: tuple[Cpu, ...]) -> Ints:
+    place = {cpu: i for i, cpu in enumerate(cpus)}
+    beside = [[place[s] for s in topology.siblings(cpu)] for cpu in cpus]
+    widest = max(map(len, beside), default=0)
+    padded = [row + [len(cpus)] * (widest - len(row)) for row in beside]
+    return np.array(padded, dtype=np.int64).reshape(len(cpus), widest)
 
 
 def _sequence(group: Ints) -> Ints:

@@ -1,11 +1,14 @@
 """How loaded each CPU is, derived from the placements that stand."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from proxmox_cpu_affinity.engine.facts import Bools, Floats, Host, Occupancy
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
+from proxmox_cpu_affinity.model.placement import Placement
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -13,31 +16,46 @@ class Load:
     """vCPUs on each CPU (index as in Host), and the CPUs that belong to one guest alone."""
 
     vcpus: Floats
-    exclusive: Bools
+    held: Bools  # by some guest; load from outside holds nothing
+    exclusive: Bools  # a dedicated guest's, with their siblings
     used: int  # vCPUs of all placements
 
 
 def load_of(host: Host, occupancy: Occupancy) -> Load:
     """Sum the placements up, whatever their order. A guest of more vCPUs than CPUs loads its CPUs
     evenly."""
-    index = {cpu: i for i, cpu in enumerate(host.cpus)}
-    vcpus = np.zeros(len(host.cpus))
-    exclusive = np.zeros(len(host.cpus), dtype=np.bool_)
-    used = 0
-    for placement in sorted(occupancy.placements, key=lambda p: p.vmid):
-        here = [index[cpu] for cpu in placement.home if cpu in index]
-        count = max(len(placement.order), len(placement.home))
-        used += count
-        if here:
-            vcpus[here] += count / len(here)
-        if placement.exclusive:
-            exclusive[here] = True
-            for i in here:
-                exclusive[host.sibling[i]] = True
+    count = len(host.cpus)
+    even = [p for p in occupancy.placements if len(p.order) == len(p.home)]
+    vcpus = _counted(host, even)
+    used = sum(len(p.order) for p in even)
+    if len(even) < len(occupancy.placements):
+        uneven = (p for p in occupancy.placements if len(p.order) != len(p.home))
+        for placement in sorted(uneven, key=lambda p: p.vmid):
+            here = host.indexes(placement.home)
+            held = max(len(placement.order), len(placement.home))
+            used += held
+            vcpus[here] += held / max(1, len(here))
+    held_by_guests = vcpus > 0
     for cpu, amount in sorted(occupancy.outside):
-        if cpu in index:
-            vcpus[index[cpu]] += amount
-    return Load(vcpus, exclusive, used)
+        if cpu < len(host.index) and host.index[cpu] < count:
+            vcpus[host.index[cpu]] += amount
+    return Load(vcpus, held_by_guests, _exclusive(host, occupancy.placements), used)
+
+
+def _counted(host: Host, placements: Sequence[Placement]) -> Floats:
+    """Guests on each CPU, where each has one vCPU a CPU."""
+    here = host.indexes(chain.from_iterable(p.order for p in placements))
+    return np.bincount(here, minlength=len(host.cpus)).astype(np.float64)
+
+
+def _exclusive(host: Host, placements: Sequence[Placement]) -> Bools:
+    exclusive = np.zeros(len(host.cpus) + 1, dtype=np.bool_)
+    for placement in placements:
+        if placement.exclusive:
+            here = host.indexes(placement.home)
+            exclusive[here] = True
+            exclusive[host.siblings[here]] = True
+    return exclusive[:-1]
 
 
 def overlapping(occupancy: Occupancy) -> CpuSet:

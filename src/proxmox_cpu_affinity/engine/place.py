@@ -7,26 +7,29 @@ import numpy as np
 from proxmox_cpu_affinity.engine import candidates, round_robin
 from proxmox_cpu_affinity.engine.facts import Host, Ints, Occupancy, Turn
 from proxmox_cpu_affinity.engine.occupancy import Load, load_of
+from proxmox_cpu_affinity.engine.policy import Admission, admission
 from proxmox_cpu_affinity.engine.price import prices
 from proxmox_cpu_affinity.engine.trace import Candidate, Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import UnplaceableError
-from proxmox_cpu_affinity.model.guest import Request
+from proxmox_cpu_affinity.model.guest import Policy, Request
 from proxmox_cpu_affinity.model.ids import Cpu
 from proxmox_cpu_affinity.model.placement import Placement, Strategy
 from proxmox_cpu_affinity.model.topology import Topology
 
 KEEP = 0.02  # per vCPU: an old place is kept while the best is not cheaper by more
 SHOWN = 5  # candidates that a decision keeps
+POLISHED = 2  # of the best sets
 
 
 def place(host: Host, occupancy: Occupancy, turn: Turn, request: Request) -> tuple[Decision, Turn]:
     """Choose CPUs for a guest; the turn that comes back is the next decision's.
 
     The guest itself may still be among the placements: it is left out. UnplaceableError when no
-    CPU is usable, or the strategy refuses. Deterministic: same facts, same answer.
+    CPU is usable, or the strategy or the policy refuses. Deterministic: same facts, same answer.
     """
-    if not host.usable:
+    isolated = request.policy is Policy.DEDICATED and host.is_isolated.any()
+    if not host.usable and not isolated:
         raise UnplaceableError(
             "no CPU may be used: all are reserved, isolated or not allowed",
             hint="see PCA_RESERVED_CPUS",
@@ -43,21 +46,90 @@ def in_order(topology: Topology, cpus: CpuSet) -> tuple[Cpu, ...]:
     return tuple(p.cpu for p in sorted(places, key=lambda p: (p.llc, p.core, p.cpu)))
 
 
-def placement_of(topology: Topology, request: Request, home: CpuSet, start: Cpu) -> Placement:
+def placement_of(
+    topology: Topology, request: Request, home: CpuSet, start: Cpu, *, exclusive: bool = False
+) -> Placement:
+    """A placement of the request. Where it has more vCPUs than CPUs, these go round."""
+    order = in_order(topology, home)
+    order *= -(-request.vcpus // len(order))
     return Placement(
         vmid=request.vmid,
         home=home,
         applied=home,
-        order=in_order(topology, home),
+        order=order[: request.vcpus],
         start=start,
         parts=(home,),
+        exclusive=exclusive,
+        pinned=request.policy is Policy.PINNED,
         warnings=request.warnings,
     )
 
 
-def _everything(host: Host, request: Request, free: CpuSet) -> Decision:
+def _balanced(host: Host, others: Occupancy, turn: Turn, request: Request) -> tuple[Decision, Turn]:
+    load = load_of(host, others)
+    admitted = admission(host, load, request)
+    request = replace(request, warnings=(*request.warnings, *admitted.warnings))
+    free = int(admitted.may_use.sum())
+    if not free:
+        raise UnplaceableError(
+            "every usable CPU belongs to a dedicated guest", hint="stop one, or untag it"
+        )
+    if request.vcpus >= free:
+        return _everything(host, request, admitted), turn
+    here = board(host, load, others.configured_vcpus, turn, request, admitted)
+    sets = candidates.grown(here)
+    assert sets is not None  # there are more CPUs than vCPUs
+    ranked = _ranked(here, sets)
+    cheapest, costs = ranked[0]
+    shown = tuple(_candidate(here, members) for members, _ in ranked[:SHOWN])
+    kept = _kept(here, load, request, cheapest, costs)
+    if kept is not None:
+        placed = placement_of(
+            host.topology, request, kept, kept.first(), exclusive=admitted.exclusive
+        )
+        return Decision(placed, shown, "its old place: nothing is clearly better"), turn
+    start = host.cpus[int(cheapest[0])]
+    home = host.cpuset(cheapest.tolist())
+    placed = placement_of(host.topology, request, home, start, exclusive=admitted.exclusive)
+    return Decision(placed, shown, "the cheapest of the candidates"), replace(
+        turn, last_start=start
+    )
+
+
+def board(
+    host: Host, load: Load, configured: int, turn: Turn, request: Request, admitted: Admission
+) -> candidates.Board:
+    """The figures for one guest beside the load of the others."""
+    priced = prices(
+        host,
+        load,
+        vcpus=request.vcpus,
+        configured=configured,
+        policy=admitted.policy,
+        may_use=admitted.may_use,
+    )
+    return candidates.board(
+        host,
+        load,
+        priced,
+        vcpus=request.vcpus,
+        may_use=admitted.may_use,
+        last_start=turn.last_start,
+    )
+
+
+def _ranked(here: candidates.Board, sets: candidates.Grown) -> list[tuple[Ints, int]]:
+    """Each set once, cheapest first; the best of them polished. Equal ones as they were found."""
+    by_cost = np.argsort(sets.costs, kind="stable")
+    found = _distinct([(sets.members[i], int(sets.costs[i])) for i in by_cost])
+    best = [candidates.polished(here, members) for members, _ in found[:POLISHED]]
+    return _distinct(sorted([*best, *found], key=lambda pair: pair[1]))
+
+
+def _everything(host: Host, request: Request, admitted: Admission) -> Decision:
     """A guest at least as large as what is left gets all of it."""
-    placed = placement_of(host.topology, request, free, free.first())
+    free = host.cpuset(np.flatnonzero(admitted.may_use).tolist())
+    placed = placement_of(host.topology, request, free, free.first(), exclusive=admitted.exclusive)
     reason = "it needs every usable CPU"
     if request.vcpus > len(free):
         usable = "1 usable CPU" if len(free) == 1 else f"{len(free)} usable CPUs"
@@ -67,66 +139,33 @@ def _everything(host: Host, request: Request, free: CpuSet) -> Decision:
     return Decision(placed, (), reason)
 
 
-def _balanced(host: Host, others: Occupancy, turn: Turn, request: Request) -> tuple[Decision, Turn]:
-    load = load_of(host, others)
-    priced = prices(host, load, vcpus=request.vcpus, configured=others.configured_vcpus)
-    free = host.cpuset(np.flatnonzero(np.isfinite(priced.cpu)))
-    if not free:
-        raise UnplaceableError(
-            "every usable CPU belongs to a dedicated guest", hint="stop one, or untag it"
-        )
-    if request.vcpus >= len(free):
-        return _everything(host, request, free), turn
-    here = candidates.board(host, load, priced, turn.last_start)
-    sets = _distinct(candidates.grown(here, request.vcpus))
-    ranked = sorted(sets, key=lambda members: round(candidates.cost(here, members), 9))
-    best = [candidates.polished(here, members) for members in ranked[:2]]
-    ranked = sorted([*best, *ranked], key=lambda members: round(candidates.cost(here, members), 9))
-    winner = ranked[0]
-    start = host.cpus[int(here.order[winner[0]])]
-    home = host.cpuset(int(here.order[p]) for p in winner)
-    shown = tuple(
-        Candidate(
-            host.cpuset(index), candidates.terms(host, load, priced, index), _origin(host, index)
-        )
-        for index in (
-            [int(here.order[p]) for p in members] for members in _distinct(ranked)[:SHOWN]
-        )
-    )
-    kept = _kept(host, here, load, request, winner)
-    if kept is not None:
-        placed = placement_of(host.topology, request, kept, kept.first())
-        return Decision(placed, shown, "its old place: nothing is clearly better"), turn
-    placed = placement_of(host.topology, request, home, start)
-    return Decision(placed, shown, "the cheapest of the candidates"), replace(
-        turn, last_start=start
-    )
-
-
 def _kept(
-    host: Host, here: candidates.Board, load: Load, request: Request, winner: Ints
+    here: candidates.Board, load: Load, request: Request, cheapest: Ints, least: int
 ) -> CpuSet | None:
-    """The guest's old place, if it still fits and the winner is not clearly cheaper. However
+    """The guest's old place, if it still fits and the cheapest is not clearly cheaper. However
     large the guest, it does not go on sharing a CPU that it needs not share."""
-    old = request.previous
-    if old is None or len(old) != request.vcpus or not old <= host.usable:
+    old, host = request.previous, here.host
+    if old is None or len(old) != request.vcpus:
         return None
     members = host.indexes(old)
-    shared = load.vcpus[members].sum() - load.vcpus[here.order[winner]].sum()
-    price = candidates.cost(here, np.argsort(here.order)[members])
-    limit = candidates.cost(here, winner) + KEEP * request.vcpus
-    return old if price <= limit + candidates.EQUAL and shared < 0.5 else None
+    if len(members) != len(old) or not here.may_use[members].all():
+        return None
+    shared = load.vcpus[members].sum() - load.vcpus[cheapest].sum()
+    limit = least + host.charges.of(KEEP * request.vcpus) * here.scale
+    return old if candidates.cost(here, members) <= limit and shared < 0.5 else None
 
 
-def _origin(host: Host, members: list[int]) -> str:
-    groups = sorted({int(host.group[i]) for i in members})
-    listed = ", ".join(str(g) for g in groups)
-    return f"cache group {listed}" if len(groups) == 1 else f"cache groups {listed}"
+def _candidate(here: candidates.Board, members: Ints) -> Candidate:
+    groups = sorted(set(here.host.group[members].tolist()))
+    listed = ", ".join(map(str, groups))
+    origin = f"cache group {listed}" if len(groups) == 1 else f"cache groups {listed}"
+    chosen = members.tolist()
+    return Candidate(here.host.cpuset(chosen), candidates.terms(here, chosen), origin)
 
 
-def _distinct(sets: list[Ints]) -> list[Ints]:
+def _distinct(sets: list[tuple[Ints, int]]) -> list[tuple[Ints, int]]:
     """The first of each set of CPUs, in order."""
-    seen: dict[frozenset[int], Ints] = {}
-    for members in sets:
-        seen.setdefault(frozenset(int(m) for m in members), members)
+    seen: dict[frozenset[int], tuple[Ints, int]] = {}
+    for pair in sets:
+        seen.setdefault(frozenset(pair[0].tolist()), pair)
     return list(seen.values())

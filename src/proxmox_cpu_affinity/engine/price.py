@@ -1,6 +1,6 @@
 """What a CPU costs a guest: contention that is there, and contention that is to be expected.
 
-All prices are shares of one vCPU's time, counted for both who suffer, hence the factors of two.
+All prices are whole numbers of Charges.unit, counted for both who suffer, hence the factors of two.
 """
 
 from dataclasses import dataclass
@@ -8,94 +8,116 @@ from typing import Annotated
 
 import numpy as np
 
-from proxmox_cpu_affinity.engine.facts import Floats, Host
+from proxmox_cpu_affinity.engine.facts import Bools, Floats, Host, Ints
 from proxmox_cpu_affinity.engine.occupancy import Load
-
-SPREAD = 0.002  # price of a vCPU of load in a used cache group
+from proxmox_cpu_affinity.model.guest import Policy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prices:
-    """For one decision: what each CPU costs, and what each pair of CPUs costs one guest."""
+    """For one decision: what each CPU costs, and what two CPUs of one core cost one guest."""
 
-    contention: Annotated[Floats, "n: other vCPUs on the CPU"]
-    smt: Annotated[Floats, "n: other vCPUs on its siblings, and those still to come"]
-    kind: Annotated[Floats, "n: efficiency cores"]
-    cpu: Annotated[Floats, "n: the sum; infinite where the guest may not be"]
-    pair: Annotated[Floats, "n x n: latency, and own vCPUs on siblings"]
+    contention: Annotated[Ints, "n: other vCPUs on the CPU"]
+    smt: Annotated[Ints, "n: other vCPUs on its siblings, and those still to come"]
+    kind: Annotated[Ints, "n: cores of the kind that is not wanted"]
+    cpu: Annotated[Ints, "n: the sum"]
+    own: Annotated[Ints, "n x (threads - 1): own vCPUs on the CPU and on that sibling"]
 
 
-def prices(host: Host, load: Load, *, vcpus: int, configured: int) -> Prices:
-    """Prices for a guest of `vcpus`, when `configured` vCPUs are to be expected in all. O(n^2).
+def prices(
+    host: Host,
+    load: Load,
+    *,
+    vcpus: int,
+    configured: int,
+    policy: Policy = Policy.SHARED,
+    may_use: Bools | None = None,
+) -> Prices:
+    """Prices for a guest of `vcpus`, when `configured` vCPUs are to be expected in all. O(n).
 
     `configured` counts all configured guests; a free sibling is dear while enough of them are
-    still to come, for it would be sold to one of them.
+    still to come, for it would be sold to one of them. `may_use` are the CPUs that guests may have
+    (None: the usable ones that are no dedicated guest's).
     """
-    weights = host.rules.weights
+    charges = host.charges
+    may_use = host.is_usable & ~load.exclusive if may_use is None else may_use
     padded = np.append(load.vcpus, 0.0)
-    smt = 2 * weights.smt_cross * padded[host.siblings].sum(axis=1)
-    opening, both = _half_cores(host, load, vcpus=vcpus, configured=configured)
-    contention = _stacking(host, load, smt) * load.vcpus
-    kind = weights.ecore * host.efficiency
-    cpu = contention + smt + kind + opening
-    cpu = np.where(host.is_usable & ~load.exclusive, cpu, np.inf)
-    pair = (2 * weights.lat_ns / max(1, vcpus - 1)) * host.latency
-    pair = pair + host.sibling * (2 * weights.smt_own) - both
-    return Prices(contention, smt + opening, kind, cpu, pair)
+    smt = _whole(charges.smt_cross * padded[host.siblings].sum(axis=1))
+    unwanted = ~host.efficiency if policy is Policy.EFFICIENCY else host.efficiency
+    kind = charges.ecore * unwanted.astype(np.int64)
+    # Siblings that a dedicated guest takes from the others will cost them a CPU of their own.
+    step = charges.thread if policy is Policy.DEDICATED else charges.smt_cross
+    to_come = max(configured, load.used + vcpus) - load.used
+    opening, own = _half_cores(host, load, may_use, step=step, to_come=to_come)
+    contention = _whole(_stacking(host, load, smt) * load.vcpus)
+    return Prices(contention, smt + opening, kind, contention + smt + opening + kind, own)
 
 
-def _stacking(host: Host, load: Load, smt: Floats) -> float:
+def _whole(amounts: Floats) -> Ints:
+    """Loads are fractions where guests float: prices are whole all the same."""
+    return np.rint(amounts).astype(np.int64)
+
+
+def _stacking(host: Host, load: Load, smt: Ints) -> int:
     """Price of a vCPU that is on the CPU already: above all else that two CPUs can differ by.
 
     So no CPU is shared while a less loaded one is left, however far away, slow or beside whom.
     """
-    weights = host.rules.weights
-    group_load = np.bincount(host.group, weights=load.vcpus)
+    charges = host.charges
+    threads = host.siblings.shape[1]
     differ = (
-        float(np.ptp(smt))
-        + 2 * weights.lat_ns * float(host.latency.max(initial=0.0))
-        + 2 * (weights.smt_own + weights.smt_cross) * host.siblings.shape[1]
-        + 4 * weights.smt_cross * bool(host.siblings.shape[1])
-        + weights.ecore * bool(host.efficiency.any())
-        + SPREAD * float(group_load.max(initial=0.0))
+        (int(smt.max()) - int(smt.min()) if len(smt) else 0)
+        + charges.farthest
+        + (charges.smt_own + charges.smt_cross) * threads
+        + 2 * charges.smt_cross * bool(threads)
+        + charges.ecore * bool(host.efficiency.any())
+        + charges.spread * round(float(group_load(host, load).max(initial=0.0)))
     )
-    return max(2 * weights.thread, 1.05 * differ + 0.01)
+    return max(charges.thread, differ + differ // 20 + charges.of(0.01))
 
 
-def _half_cores(host: Host, load: Load, *, vcpus: int, configured: int) -> tuple[Floats, Floats]:
+def group_load(host: Host, load: Load) -> Floats:
+    """vCPUs in each cache group."""
+    return np.bincount(host.group, weights=load.vcpus).astype(np.float64)
+
+
+def _half_cores(
+    host: Host, load: Load, may_use: Bools, *, step: int, to_come: int
+) -> tuple[Ints, Ints]:
     """What it costs to open a core of which half will be sold to another guest later.
 
     Layer by layer of load: of the cores with all CPUs at load k, and those with some, a share p
     will be needed by the vCPUs still to come. Opening a core then costs p times the price of a
     neighbour on the sibling, completing one saves as much; a guest that takes both halves itself
-    pays nothing, which the second array (n x n, to be taken off pair prices) sees to. Siblings
+    pays nothing, which the second array (what a pair of own siblings costs) sees to. Siblings
     that nobody may be given are not for sale and count for nothing.
     """
-    count = len(host.cpus)
-    half = np.zeros(count)
-    if host.siblings.shape[1] == 0:
-        return half, np.zeros((count, count))
-    step = 2 * host.rules.weights.smt_cross
+    half = np.zeros(len(host.cpus), dtype=np.int64)
+    own = np.full(host.siblings.shape, host.charges.smt_own, dtype=np.int64)
+    if own.shape[1] == 0:
+        return half, own
     level = np.floor(load.vcpus).astype(np.int64)
-    padded = np.append(level, -1)
-    beside = padded[host.siblings]
-    open_cpu = host.is_usable & ~load.exclusive
-    present = np.append(open_cpu, np.False_)[host.siblings]
-    same = ((beside == level[:, None]) & present).sum(axis=1)
-    above = ((beside > level[:, None]) & present).sum(axis=1)
-    to_come = max(configured, load.used + vcpus) - load.used
-    share = np.zeros(count)
-    for k in np.unique(level[open_cpu]):
-        layer = open_cpu & (level == k)
-        full, partly = layer & (above == 0) & (same > 0), layer & (above > 0)
-        whole, halves = len(np.unique(host.core[full])), len(np.unique(host.core[partly]))
+    beside = np.append(level, -1)[host.siblings]
+    present = np.append(may_use, np.False_)[host.siblings]
+    equal = beside == level[:, None]
+    same = (equal & present).sum(axis=1)
+    above = ((beside > level[:, None]) & present).any(axis=1)
+    for k in range(int(level[may_use].min(initial=0)), int(level[may_use].max(initial=0)) + 1):
+        layer = may_use & (level == k)
+        full, partly = layer & ~above & (same > 0), layer & above
+        whole, halves = _cores(host, full), _cores(host, partly)
         if whole + halves:
-            p = min(1.0, max(0.0, (to_come - whole) / (whole + halves)))
-            half[full] = step * p
-            half[partly] = -step * p
-            share[full] = p
-        to_come -= int((open_cpu & (level <= k)).sum())
+            sold = min(max(0, to_come - whole), whole + halves)
+            share = step * sold // (whole + halves)
+            half[full] = share
+            half[partly] = -share
+            own[full] -= 2 * share * equal[full]
+        to_come -= int((may_use & (level <= k)).sum())
         if to_come <= 0:
             break
-    equal = host.sibling & (level[:, None] == level[None, :])
-    return half, equal * (2 * step * share)[:, None]
+    return half, own
+
+
+def _cores(host: Host, cpus: Bools) -> int:
+    """Cores that these CPUs lie in."""
+    return int(np.count_nonzero(np.bincount(host.core[cpus])))

@@ -14,7 +14,7 @@ from typing import Any
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SettingError, SyntaxFault
 from proxmox_cpu_affinity.model.guest import Manage
-from proxmox_cpu_affinity.model.placement import Strategy, Weights
+from proxmox_cpu_affinity.model.placement import Fallback, Strategy, Weights
 
 
 class LogLevel(StrEnum):
@@ -34,6 +34,8 @@ class Settings:
     manage: Manage = Manage.TAG
     strategy: Strategy = Strategy.BALANCED
     reserved: CpuSet = EMPTY
+    dedicated_fallback: Fallback = Fallback.REFUSE
+    move_memory: bool = False
     weights: Weights = field(default_factory=Weights)
     rounds: int | None = None  # None: adaptive
     iterations: int | None = None
@@ -66,6 +68,12 @@ def _boolean(text: str) -> bool:
     if text not in _TRUE + _FALSE:
         raise ValueError(text)
     return text in _TRUE
+
+
+def _switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError(text)
+    return text == "on"
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -102,6 +110,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PCA_MANAGE", "manage", Manage, "hook, tag or all"),
     Setting("PCA_STRATEGY", "strategy", Strategy, "balanced or round-robin"),
     Setting("PCA_RESERVED_CPUS", "reserved", CpuSet.parse, "a CPU list such as 0-3,8, or empty"),
+    Setting("PCA_DEDICATED_FALLBACK", "dedicated_fallback", Fallback, "refuse or shared"),
+    Setting("PCA_MOVE_MEMORY", "move_memory", _switch, "on or off"),
     Setting("PCA_WEIGHT_THREAD", "weights.thread", _share, _WEIGHT),
     Setting("PCA_WEIGHT_SMT_CROSS", "weights.smt_cross", _share, _WEIGHT),
     Setting("PCA_WEIGHT_SMT_OWN", "weights.smt_own", _share, _WEIGHT),
@@ -142,8 +152,6 @@ COMING = (
     "PCA_WIDTH",
     "PCA_WIDEN",
     "PCA_REBALANCE",
-    "PCA_DEDICATED_FALLBACK",
-    "PCA_MOVE_MEMORY",
     "PCA_MEASURE_CORES",
 )
 """Names that later versions will act on; saying so is better than calling them unknown."""

@@ -152,6 +152,7 @@ class GuestView:
     reason_code: str = ""  # of `reason`: a value of model.guest.Exclusion, or RELEASED
     refused: str = ""  # why it could not be placed
     held_since: str = ""  # a value of model.placement.Held: from when on it was on its CPUs
+    managed_by: str = ""  # what makes it ours: hook, tag or all
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,10 @@ class ReassignRow:
     vmid: int
     status: str  # success, failed, skipped
     notes: str
-    cpus: str = ""
+    cpus: str = ""  # those it has now
+    before: str = ""  # those it had
+    changed: bool = False  # whether these two differ
+    told: str = ""  # what was read back, in words; empty where nothing was done
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.scopes import Scopes, Sighting, vmid_of_unit
 from proxmox_cpu_affinity.linux.systemd import Listener, Systemd, running
 from proxmox_cpu_affinity.linux.tree import Tree
+from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SystemdError
 from proxmox_cpu_affinity.model.ids import Vmid
 
@@ -23,12 +24,10 @@ _CONTROLLERS = "sys/fs/cgroup/cgroup.controllers"
 
 @dataclass(frozen=True, slots=True)
 class Ears:
-    """Whom to tell: of guests' scopes by VMID, of the directories systemd has read (all that
-    were there when its reload began), and that it is out of reach."""
+    """Whom to tell: of guests' scopes by VMID, and that systemd is out of reach."""
 
     appeared: Callable[[Vmid], None]
     removed: Callable[[Vmid], None]
-    reloaded: Callable[[frozenset[Vmid]], None]
     lost: Callable[[], None]
 
 
@@ -52,7 +51,7 @@ class ScopeWatch:
     drop_ins: DropIns
     problem: str = "systemd has not been asked yet"
     _systemd: Systemd | None = None
-    _known: frozenset[Vmid] = frozenset()
+    _known: set[Vmid] = field(default_factory=set)  # whose directories systemd has seen
     _signals: dict[Vmid, int] = field(default_factory=dict)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
@@ -70,7 +69,6 @@ class ScopeWatch:
                 Listener(
                     appeared=lambda unit: self._told(unit, ears.appeared),
                     removed=lambda unit: self._told(unit, ears.removed),
-                    reloading=lambda active: self._reloading(ears, active=active),
                 )
             )
         except SystemdError as error:
@@ -99,10 +97,18 @@ class ScopeWatch:
         found = await self.scopes.sighting(vmid)
         return found if self._signals[vmid] == signal else None
 
-    async def reload(self) -> None:
-        """SystemdError."""
+    async def announce(self, vmid: Vmid, cpus: CpuSet) -> None:
+        """Let the guest's next scope be made with these CPUs. StoreError, SystemdError.
+
+        Written before systemd looks: one that had looked in between would know the directory and
+        not look again.
+        """
+        fresh = await asyncio.to_thread(self.drop_ins.write, vmid, cpus)
+        if vmid in self._known and not fresh:
+            return
         if self._systemd is not None:
-            await self._systemd.reload()
+            await self._systemd.look_again()
+            self._known.add(vmid)
 
     async def _until_lost(self, systemd: Systemd, ears: Ears) -> None:
         self.problem = await systemd.lost()
@@ -114,10 +120,3 @@ class ScopeWatch:
         vmid = vmid_of_unit(unit)
         if vmid is not None:
             tell(vmid)
-
-    def _reloading(self, ears: Ears, *, active: bool) -> None:
-        """A directory made while systemd reads may have been missed: it counts next time."""
-        if active:
-            self._known = self.drop_ins.directories()
-        else:
-            ears.reloaded(self._known)

@@ -1,4 +1,4 @@
-"""systemd over D-Bus: scopes that come and go, their AllowedCPUs, daemon-reload.
+"""systemd over D-Bus: scopes that come and go, and their AllowedCPUs.
 
 Calls are made by hand rather than by introspection: two of them confine a guest, and nothing is
 asked that is not needed (org.freedesktop.systemd1(5)). Out of scope: which scope is a guest's.
@@ -20,19 +20,17 @@ from proxmox_cpu_affinity.model.errors import SystemdError
 NAME = "org.freedesktop.systemd1"
 PATH = "/org/freedesktop/systemd1"
 MANAGER = f"{NAME}.Manager"
-PATIENCE = 5.0  # seconds for one call; a daemon-reload takes longer on a large host
-RELOAD_PATIENCE = 90.0
+PATIENCE = 5.0  # seconds for one call
 _UNKNOWN = "proxmox-cpu-affinity-looks-again.service"  # there is none of that name
-_SIGNALS = ("UnitNew", "UnitRemoved", "Reloading")
+_SIGNALS = ("UnitNew", "UnitRemoved")
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Whom to tell of units (by name) and of reloads that begin (True) and end (False)."""
+    """Whom to tell of units, by name."""
 
     appeared: Callable[[str], None]
     removed: Callable[[str], None]
-    reloading: Callable[[bool], None]
 
 
 def mask_bytes(cpus: CpuSet) -> bytes:
@@ -109,10 +107,6 @@ class Systemd:
         """
         await self._call("LoadUnit", "s", [_UNKNOWN])
 
-    async def reload(self) -> None:
-        """daemon-reload: units' drop-ins are read anew."""
-        await self._call("Reload", "", [], patience=RELOAD_PATIENCE)
-
     def _heard(self, message: Message) -> None:
         if self._listener is None or message.message_type is not MessageType.SIGNAL:
             return
@@ -123,8 +117,6 @@ class Systemd:
                 self._listener.appeared(str(message.body[0]))
             case "UnitRemoved":
                 self._listener.removed(str(message.body[0]))
-            case "Reloading":
-                self._listener.reloading(bool(message.body[0]))
             case _:
                 return
 

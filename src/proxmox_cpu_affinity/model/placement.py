@@ -15,6 +15,13 @@ class Strategy(StrEnum):
     ROUND_ROBIN = "round-robin"
 
 
+class Fallback(StrEnum):
+    """PCA_DEDICATED_FALLBACK: what becomes of a dedicated guest for which no CPUs are left."""
+
+    REFUSE = "refuse"
+    SHARED = "shared"
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """What the score charges the average vCPU, as shares of its time (1.0 = 100 %).

@@ -77,15 +77,12 @@ class DeleteDropIn:
 
 
 @dataclass(frozen=True, slots=True)
-class MakeDirectories:
-    """Make these guests' drop-in directories; answered by DirectoriesMade."""
+class MoveMemory:
+    """Let a guest's memory follow it to its nodes, in the background; answered by MemoryMoved."""
 
-    vmids: frozenset[Vmid]
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """Let systemd read its units anew; answered by Reloaded."""
+    process: GuestProcess
+    off: frozenset[int]
+    onto: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +115,7 @@ Action = (
     | Enclose
     | WriteDropIn
     | DeleteDropIn
-    | MakeDirectories
-    | Reload
+    | MoveMemory
     | Save
     | Record
     | Tell

@@ -14,28 +14,20 @@ from proxmox_cpu_affinity.reconcile.actions import (
     DeleteDropIn,
     Enclose,
     Level,
-    MakeDirectories,
-    Reload,
     Save,
     Tell,
     WriteDropIn,
     named,
 )
 from proxmox_cpu_affinity.reconcile.events import (
-    DirectoriesMade,
     Enclosed,
-    Reloaded,
     ScopeAppeared,
     ScopeRemoved,
-    ScopesReached,
 )
 from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged
 from proxmox_cpu_affinity.reconcile.placing import placed
-from proxmox_cpu_affinity.reconcile.state import Result, Scoping, State
+from proxmox_cpu_affinity.reconcile.state import Result, State
 from proxmox_cpu_affinity.reconcile.telling import told_enclosed
-
-RELOAD_EVERY = 30.0
-"""Seconds between two reloads at least: each makes systemd read all units anew."""
 
 
 def in_step(before: State, after: State) -> tuple[Action, ...]:
@@ -44,47 +36,6 @@ def in_step(before: State, after: State) -> tuple[Action, ...]:
     stood, stand = before.drop_ins(), after.drop_ins()
     written = (WriteDropIn(v, cpus) for v, cpus in stand.items() if stood.get(v) != cpus)
     return (*written, *(DeleteDropIn(v) for v in stood if v not in stand))
-
-
-def reached(state: State, event: ScopesReached) -> Result:
-    return replace(state, scoping=Scoping(known=event.known)), ()
-
-
-def prepared(state: State, now: float) -> Result:
-    """Directories for all managed guests that have none which systemd knows, and a reload once
-    there are new ones. Never while a start is under way: it would have to wait for the reload."""
-    scoping = state.scoping
-    if scoping is None:
-        return state, ()
-    wanted = frozenset(filter(state.managed, state.configs)) - scoping.known - scoping.made
-    if wanted:
-        return state, (MakeDirectories(wanted),)
-    return _reload(state, scoping, now)
-
-
-def made(state: State, event: DirectoriesMade) -> Result:
-    scoping = state.scoping
-    if scoping is None:
-        return state, ()
-    scoping = replace(scoping, made=scoping.made | event.vmids)
-    return _reload(replace(state, scoping=scoping), scoping, event.time)
-
-
-def _reload(state: State, scoping: Scoping, now: float) -> Result:
-    starting = any(tracked.process is None for tracked in state.tracked.values())
-    lately = scoping.reloaded is not None and now - scoping.reloaded < RELOAD_EVERY
-    if not scoping.made or starting or lately:
-        return state, ()
-    return replace(state, scoping=replace(scoping, reloaded=now)), (Reload(),)
-
-
-def reloaded(state: State, event: Reloaded) -> Result:
-    scoping = state.scoping
-    if scoping is None:
-        return state, ()
-    known = scoping.known | event.known
-    scoping = replace(scoping, known=known, made=scoping.made - known)
-    return replace(state, scoping=scoping), (Save(),)
 
 
 def appeared(state: State, event: ScopeAppeared) -> Result:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import assert_never
 
-from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
 from proxmox_cpu_affinity.model.placement import Confined, Outcome, Strategy
 from proxmox_cpu_affinity.reconcile import births
@@ -16,17 +16,16 @@ from proxmox_cpu_affinity.reconcile.actions import (
 )
 from proxmox_cpu_affinity.reconcile.events import (
     Confirmed,
-    DirectoriesMade,
     Enclosed,
     Event,
     HookCalled,
     HostChanged,
     Inspected,
     ManageChanged,
+    MemoryMoved,
     Phase,
     ProcessEnded,
     ReassignAsked,
-    Reloaded,
     Scanned,
     ScopeAppeared,
     ScopeEvent,
@@ -39,7 +38,7 @@ from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, undo
 from proxmox_cpu_affinity.reconcile.placing import housed, moved, placed
 from proxmox_cpu_affinity.reconcile.scanning import inspected, scanned, seen
 from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
-from proxmox_cpu_affinity.reconcile.telling import told_confined, told_free
+from proxmox_cpu_affinity.reconcile.telling import told_confined, told_free, told_moved
 
 
 def step(state: State, event: Event) -> Result:
@@ -54,34 +53,41 @@ def _decided(state: State, event: Event) -> Result:
             return _hook_called(state, event)
         case Scanned():
             return scanned(state, event)
+        case ProcessEnded():
+            return ended(state, event.process)
+        case HostChanged():
+            return _host_changed(state, event)
+        case ManageChanged():
+            fresh = replace(state, manage=event.manage, move_memory=event.move_memory)
+            return let_go_unmanaged(fresh)
+        case ReassignAsked():
+            return _reassign_asked(state, event)
+        case Inspected() | Confirmed() | SetFree() | MemoryMoved():
+            return _answered(state, event)
+        case _:
+            return _of_scopes(state, event)
+
+
+def _answered(state: State, event: Inspected | Confirmed | SetFree | MemoryMoved) -> Result:
+    match event:
         case Inspected():
             return inspected(state, event)
         case Confirmed():
             return _confirmed(state, event)
         case SetFree():
             return state, (told_free(event),)
-        case ProcessEnded():
-            return ended(state, event.process)
-        case HostChanged():
-            return _host_changed(state, event)
-        case ManageChanged():
-            return let_go_unmanaged(replace(state, manage=event.manage))
-        case ReassignAsked():
-            return _reassign_asked(state, event)
+        case MemoryMoved():
+            return state, (told_moved(event),)
         case _:
-            return _of_scopes(state, event)
+            assert_never(event)
 
 
 def _of_scopes(state: State, event: ScopeEvent) -> Result:
     match event:
         case ScopesReached():
-            return births.reached(state, event)
+            return replace(state, scopes=True), ()
         case ScopesLost():
-            return replace(state, scoping=None), ()
-        case DirectoriesMade():
-            return births.made(state, event)
-        case Reloaded():
-            return births.reloaded(state, event)
+            return replace(state, scopes=False), ()
         case ScopeAppeared():
             return births.appeared(state, event)
         case Enclosed():
@@ -211,9 +217,10 @@ def _host_changed(state: State, event: HostChanged) -> Result:
 
 def _suits(state: State, vmid: Vmid, tracked: Tracked) -> bool:
     """Whether a placement still stands: no CPU of it was lost, and none it lacked has come."""
-    home, usable, config = tracked.placement.home, state.host.usable, state.configs.get(vmid)
-    enough = len(home) if config is None else min(config.vcpu_count, len(usable))
-    return home <= usable and len(home) >= enough
+    placement, host, config = tracked.placement, state.host, state.configs.get(vmid)
+    enough = len(placement.home) if config is None else min(config.vcpu_count, len(host.usable))
+    may_use = host.usable | (host.topology.isolated if placement.exclusive else EMPTY)
+    return placement.home <= may_use & host.topology.online and len(placement.home) >= enough
 
 
 def _reassign_asked(state: State, event: ReassignAsked) -> Result:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from proxmox_cpu_affinity.engine.facts import Host
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Thread
-from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.model.ids import Cpu, Vmid
 from proxmox_cpu_affinity.model.placement import Confined
 
 
@@ -39,6 +39,7 @@ class Scanned:
     configs: Mapping[Vmid, GuestConfig]
     processes: Mapping[Vmid, GuestProcess]
     unreadable: frozenset[Vmid] = frozenset()  # a config is there and could not be read
+    outside: tuple[tuple[Cpu, float], ...] = ()  # load that is not ours, in vCPUs: containers
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +85,25 @@ class HostChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryMoved:
+    """Answer to MoveMemory, as read back: MiB that came to the nodes, and MiB that are not there;
+    why nothing or not all was moved."""
+
+    time: float
+    process: GuestProcess
+    onto: frozenset[int]
+    moved: float
+    elsewhere: float
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ManageChanged:
-    """PCA_MANAGE was set anew."""
+    """PCA_MANAGE or PCA_MOVE_MEMORY was set anew."""
 
     time: float
     manage: Manage
+    move_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +117,9 @@ class ReassignAsked:
 
 @dataclass(frozen=True, slots=True)
 class ScopesReached:
-    """systemd can be asked to confine scopes; `known` as in Scoping."""
+    """systemd can be asked to confine scopes."""
 
     time: float
-    known: frozenset[Vmid]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +127,6 @@ class ScopesLost:
     """systemd does not answer any more."""
 
     time: float
-
-
-@dataclass(frozen=True, slots=True)
-class DirectoriesMade:
-    """Answer to MakeDirectories: those that were missing."""
-
-    time: float
-    vmids: frozenset[Vmid]
-
-
-@dataclass(frozen=True, slots=True)
-class Reloaded:
-    """systemd has read its units anew, whoever asked; `known`: the directories it has seen."""
-
-    time: float
-    known: frozenset[Vmid]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +160,7 @@ class ScopeRemoved:
     vmid: Vmid
 
 
-ScopeEvent = (
-    ScopesReached
-    | ScopesLost
-    | DirectoriesMade
-    | Reloaded
-    | ScopeAppeared
-    | Enclosed
-    | ScopeRemoved
-)
+ScopeEvent = ScopesReached | ScopesLost | ScopeAppeared | Enclosed | ScopeRemoved
 
 Event = (
     HookCalled
@@ -180,6 +170,7 @@ Event = (
     | SetFree
     | ProcessEnded
     | HostChanged
+    | MemoryMoved
     | ManageChanged
     | ReassignAsked
     | ScopeEvent

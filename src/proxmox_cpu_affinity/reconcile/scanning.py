@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from proxmox_cpu_affinity.model.guest import GuestProcess
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Held
 from proxmox_cpu_affinity.reconcile.actions import (
@@ -15,10 +15,9 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Watch,
     named,
 )
-from proxmox_cpu_affinity.reconcile.births import prepared
 from proxmox_cpu_affinity.reconcile.events import Inspected, Scanned
 from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged
-from proxmox_cpu_affinity.reconcile.placing import adopted, housed, moved
+from proxmox_cpu_affinity.reconcile.placing import adopted, housed, moved, refitted
 from proxmox_cpu_affinity.reconcile.state import RESERVED_FOR, Result, State, Tracked
 
 
@@ -27,7 +26,8 @@ def scanned(state: State, event: Scanned) -> Result:
     # What was heard of while the scan read is newer than what the scan says.
     newer = {v for v, t in state.tracked.items() if t.since > event.time}
     ours = {v: c for v, c in state.configs.items() if v in newer}
-    state = replace(state, configs={**state.configs, **event.configs, **ours})
+    configs = {**state.configs, **event.configs, **ours}
+    state = replace(state, configs=configs, outside=event.outside)
     state, actions = let_go_unmanaged(_released_seen(state, event))
     for vmid, tracked in tuple(state.tracked.items()):
         if vmid in newer:
@@ -49,8 +49,6 @@ def scanned(state: State, event: Scanned) -> Result:
             actions += more
         else:
             unknown += (process,)
-    state, more = prepared(state, event.time)
-    actions += more
     if unknown:
         return state, (*actions, Inspect(unknown))
     return replace(state, adopt=False), actions
@@ -92,8 +90,11 @@ def seen(state: State, process: GuestProcess, now: float) -> Result:
     """A guest with a placement runs: confine it, at every scan, for masks drift."""
     tracked = state.tracked[process.vmid]
     if tracked.process == process:
-        if _resized(state, tracked):
+        config = state.configs.get(process.vmid)
+        if config is not None and config.policy is not tracked.policy:
             return moved(state, process.vmid, tracked)
+        if config is not None and _plugged(config, tracked):
+            return refitted(state, process.vmid, tracked)
         return state, (Confine(process, tracked.placement),)
     tracked = replace(tracked, process=process, since=now, held=tracked.held or Held.LATER)
     # Saved first: a placement that was applied must survive the end of the service.
@@ -101,13 +102,10 @@ def seen(state: State, process: GuestProcess, now: float) -> Result:
     return state.with_tracked(process.vmid, tracked), actions
 
 
-def _resized(state: State, tracked: Tracked) -> bool:
+def _plugged(config: GuestConfig, tracked: Tracked) -> bool:
     """Whether a vCPU was plugged into a running guest, or pulled. Without `hotplug: cpu` another
     size takes effect at the next start (qemu-server, vmconfig_hotplug_pending)."""
-    config, placement = state.configs.get(tracked.placement.vmid), tracked.placement
-    if config is None or not config.hotplug_cpu:
-        return False
-    return len(placement.home) != min(config.vcpu_count, len(state.host.usable))
+    return config.hotplug_cpu and config.vcpu_count != len(tracked.placement.order)
 
 
 def inspected(state: State, event: Inspected) -> Result:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Turn
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage
-from proxmox_cpu_affinity.model.ids import Tid, Vmid
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Policy
+from proxmox_cpu_affinity.model.ids import Cpu, Tid, Vmid
 from proxmox_cpu_affinity.model.placement import Confined, Held, Placement
 from proxmox_cpu_affinity.reconcile.actions import Action
 
@@ -29,19 +29,11 @@ class Tracked:
     decision: Decision | None = None  # None for a guest that was adopted
     void: bool = False  # round-robin: measured anew since, so its next start selects anew
     held: Held | None = None  # None: nothing of this start has been seen yet
+    policy: Policy = Policy.SHARED  # what its tags said when it was placed
 
     @property
     def running(self) -> bool:
         return self.process is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Scoping:
-    """What systemd knows of the drop-in directories of guests' scopes."""
-
-    known: frozenset[Vmid] = frozenset()  # there at its last reload: a file in it is honoured
-    made: frozenset[Vmid] = frozenset()  # made since: a file in it would be ignored
-    reloaded: float | None = None  # when a reload was last asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +51,9 @@ class State:
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)  # of stopped guests
     turn: Turn = field(default_factory=Turn)
     adopt: bool = False  # the state was lost: believe the masks of running guests, once
-    scoping: Scoping | None = None  # None: guests' scopes cannot be confined here
+    outside: tuple[tuple[Cpu, float], ...] = ()  # load that is not ours, in vCPUs
+    move_memory: bool = False  # memory follows a guest to another node
+    scopes: bool = False  # systemd can be asked to confine guests' scopes
 
     def managed(self, vmid: Vmid) -> bool:
         config = self.configs.get(vmid)
@@ -79,17 +73,18 @@ class State:
         expected = sum(
             config.vcpu_count for vmid, config in self.configs.items() if self.managed(vmid)
         )
-        return Occupancy(tuple(t.placement for t in self.tracked.values()), expected)
+        placements = tuple(t.placement for t in self.tracked.values())
+        return Occupancy(placements, expected, self.outside)
 
     def drop_ins(self) -> Mapping[Vmid, CpuSet]:
         """The drop-ins that have to stand, with their CPUs: of starts of which nothing was seen
-        yet, in directories that systemd knows. One that stands longer breaks a later start."""
-        if self.scoping is None:
+        yet. One that stands longer breaks a later start."""
+        if not self.scopes:
             return {}
         return {
             vmid: t.placement.applied
             for vmid, t in self.tracked.items()
-            if t.process is None and t.held is None and vmid in self.scoping.known
+            if t.process is None and t.held is None
         }
 
     def with_tracked(self, vmid: Vmid, tracked: Tracked) -> "State":

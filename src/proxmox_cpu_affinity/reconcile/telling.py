@@ -4,7 +4,7 @@ from typing import assert_never
 
 from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome
 from proxmox_cpu_affinity.reconcile.actions import Level, Tell, named
-from proxmox_cpu_affinity.reconcile.events import Enclosed, SetFree
+from proxmox_cpu_affinity.reconcile.events import Enclosed, MemoryMoved, SetFree
 
 
 def told_confined(confined: Confined) -> Tell:
@@ -55,3 +55,13 @@ def told_enclosed(event: Enclosed, held: Held | None) -> Tell:
             return Tell(Level.WARN, event.vmid, f"scope not confined to {cpus}: {what}")
         case _:
             assert_never(held)
+
+
+def told_moved(event: MemoryMoved) -> Tell:
+    vmid = event.process.vmid
+    nodes = ", ".join(str(node) for node in sorted(event.onto))
+    came = f"{event.moved:.0f} MiB of its memory came to node {nodes}"
+    if event.problem:
+        text = f"{came}, {event.elsewhere:.0f} MiB are elsewhere: {event.problem}"
+        return Tell(Level.WARN, vmid, text)
+    return Tell(Level.INFO, vmid, f"{came}, {event.elsewhere:.0f} MiB are elsewhere")

@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar, assert_never
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.linux.confine import GuestConfiner
+from proxmox_cpu_affinity.linux.containers import container_load
 from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
 from proxmox_cpu_affinity.linux.scopewatch import ScopeWatch, hindrance
@@ -35,9 +36,8 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Enclose,
     Inspect,
     Level,
-    MakeDirectories,
+    MoveMemory,
     Record,
-    Reload,
     Save,
     Tell,
     Undo,
@@ -60,6 +60,7 @@ from proxmox_cpu_affinity.reconcile.events import (
 from proxmox_cpu_affinity.service import persist
 from proxmox_cpu_affinity.service.host import HostWatch
 from proxmox_cpu_affinity.service.log import log
+from proxmox_cpu_affinity.service.memory import MemoryMover
 from proxmox_cpu_affinity.service.paths import Paths
 from proxmox_cpu_affinity.service.scoping import Scoping
 from proxmox_cpu_affinity.store import JsonFile
@@ -132,7 +133,7 @@ class Service:
         self.scoping = Scoping(
             world.scopes, world.hindrance, self.feed, self.look, lambda: self.state, self._spawn
         )
-        self._known: frozenset[Vmid] = frozenset()
+        self._memory = MemoryMover(world.tree, self._proven, self.feed)
         self._cpus_switched = asyncio.Event()
         self._cpu_events = CpuEvents(self._cpus_switched.set)
         self._locks: dict[Vmid, asyncio.Lock] = {}
@@ -146,7 +147,11 @@ class Service:
     def prepare(self) -> None:
         """Read the host and what was kept: everything that an answer needs, nothing that waits."""
         self.host.read()
-        self.state = State(self.host.compiled(self.settings), self.settings.manage)
+        self.state = State(
+            self.host.compiled(self.settings),
+            self.settings.manage,
+            move_memory=self.settings.move_memory,
+        )
         loaded = self.world.keeper.load()
         memory = None
         if loaded.content is not None:
@@ -160,7 +165,6 @@ class Service:
             self.state = replace(self.state, adopt=True)
             return
         memory = persist.fits(memory, self.host.topology)
-        self._known = memory.known
         self.state = replace(
             self.state,
             tracked=memory.tracked,
@@ -174,7 +178,7 @@ class Service:
         for tracked in self.state.tracked.values():
             if tracked.process is not None:
                 self._watch.watch(tracked.process)
-        await self.scoping.begin(self._known)
+        await self.scoping.begin()
         await self.scan()
         self._spawn(self._scan_for_ever())
         if self.settings.hotplug_watchdog:
@@ -222,6 +226,9 @@ class Service:
             config = None
         return config, self.world.guests.process(vmid)
 
+    def _proven(self, process: GuestProcess) -> bool:
+        return self.world.guests.process(process.vmid) == process
+
     async def reassign(self, vmid: Vmid, *, undo: bool) -> None:
         """Place a running guest anew, or let it go. GuestNotFoundError."""
         now = time.monotonic()
@@ -251,7 +258,8 @@ class Service:
             self.trouble = error.text
             return
         self.trouble = ""
-        await self.feed(Scanned(now, configs, processes, unreadable))
+        outside = await self._thread(container_load, self.world.tree, self.host.topology.online)
+        await self.feed(Scanned(now, configs, processes, unreadable, outside))
 
     async def _scan_for_ever(self) -> None:
         while True:
@@ -306,7 +314,8 @@ class Service:
         self.settings, self.warnings = settings, warnings
         host = self.host.compiled(settings)
         await self.feed(HostChanged(time.monotonic(), host))
-        await self.feed(ManageChanged(time.monotonic(), settings.manage))
+        now = time.monotonic()
+        await self.feed(ManageChanged(now, settings.manage, settings.move_memory))
         await self.scan()
 
     def _ended(self, process: GuestProcess) -> None:
@@ -338,8 +347,10 @@ class Service:
                 await self.feed(Inspected(time.monotonic(), tuple(seen)))
             case Watch():
                 self._watch.watch(action.process)
-            case Enclose() | WriteDropIn() | DeleteDropIn() | MakeDirectories() | Reload():
+            case Enclose() | WriteDropIn() | DeleteDropIn():
                 await self.scoping.carry_out(action)
+            case MoveMemory():
+                self._spawn(self._memory.move(action))
             case Save():
                 await self._save()
             case Record():

@@ -86,7 +86,9 @@ class HostWatch:
         """The host for the engine, which never sees an unstable measurement."""
         unstable = self.matrix.verdict is Verdict.UNSTABLE
         matrix = predicted(self.topology) if unstable else self.matrix
-        rules = Rules(settings.strategy, settings.weights, settings.reserved)
+        rules = Rules(
+            settings.strategy, settings.weights, settings.reserved, settings.dedicated_fallback
+        )
         return compile_host(self.topology, matrix, rules, own_cpus())
 
     async def measure(

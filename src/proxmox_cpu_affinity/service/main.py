@@ -113,10 +113,10 @@ def alone(paths: Paths) -> int:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        pid = os.pread(handle, 32, 0).decode(errors="replace").strip()
         os.close(handle)
-        raise AlreadyRunningError(
-            "another service runs on this node", hint="systemctl status proxmox-cpu-affinity"
-        ) from None
+        hint = "systemctl status proxmox-cpu-affinity" if paths.real else f"end it with: kill {pid}"
+        raise AlreadyRunningError("another service runs on this node", hint=hint) from None
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())  # for people, and for those who end us
     return handle

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.engine.facts import Turn
-from proxmox_cpu_affinity.engine.place import in_order
 from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
-from proxmox_cpu_affinity.model.guest import GuestProcess
+from proxmox_cpu_affinity.model.guest import GuestProcess, Policy
 from proxmox_cpu_affinity.model.ids import Cpu, Pid, Tid, Vmid, vmid_of
 from proxmox_cpu_affinity.model.placement import Held, Placement
 from proxmox_cpu_affinity.model.topology import Topology
@@ -25,7 +24,6 @@ class Memory:
     released: frozenset[Vmid] = frozenset()
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)
     turn: Turn = field(default_factory=Turn)
-    known: frozenset[Vmid] = frozenset()  # drop-in directories that systemd has read
 
 
 def to_json(state: State, *, boot_id: str) -> dict[str, object]:
@@ -34,7 +32,6 @@ def to_json(state: State, *, boot_id: str) -> dict[str, object]:
         "boot_id": boot_id,
         "turn": {"last_start": state.turn.last_start, "counter": state.turn.counter},
         "released": sorted(state.released),
-        "known": sorted(state.scoping.known) if state.scoping else [],
         "last_places": {str(v): str(cpus) for v, cpus in state.last_places.items()},
         "tracked": {str(v): _tracked_to_json(t) for v, t in state.tracked.items()},
     }
@@ -55,6 +52,7 @@ def _tracked_to_json(tracked: Tracked) -> dict[str, object]:
         "process": None if process is None else [process.pid, process.start_time],
         "found": None if tracked.found is None else {str(t): str(m) for t, m in tracked.found},
         "held": tracked.held,
+        "policy": tracked.policy,
     }
 
 
@@ -67,7 +65,6 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
         memory = Memory(
             tracked={v: _tracked(v, t) for v, t in _by_vmid(kept, "tracked").items()},
             released=frozenset(Vmid(int(v)) for v in _entries(kept, "released")),
-            known=frozenset(Vmid(int(v)) for v in _entries(kept, "known")),
             last_places={
                 v: CpuSet.parse(_string(cpus)) for v, cpus in _by_vmid(kept, "last_places").items()
             },
@@ -82,23 +79,14 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
         memory,
         tracked={},
         released=frozenset(),
-        known=frozenset(),
         last_places={**memory.last_places, **places},
     )
 
 
 def fits(memory: Memory, topology: Topology) -> Memory:
     """Without what speaks of CPUs that are gone: such guests are placed anew when seen."""
-    return replace(
-        memory,
-        tracked={
-            vmid: replace(
-                t, placement=replace(t.placement, order=in_order(topology, t.placement.home))
-            )
-            for vmid, t in memory.tracked.items()
-            if t.placement.home <= topology.online
-        },
-    )
+    tracked = {v: t for v, t in memory.tracked.items() if t.placement.home <= topology.online}
+    return replace(memory, tracked=tracked)
 
 
 def _tracked(vmid: Vmid, value: object) -> Tracked:
@@ -125,8 +113,9 @@ def _tracked(vmid: Vmid, value: object) -> Tracked:
     since = entry["since"]
     if not isinstance(since, int | float):
         raise TypeError("since")
+    policy = Policy(jsonvalue.text(entry, "policy"))
     held = None if entry["held"] is None else Held(jsonvalue.text(entry, "held"))
-    return Tracked(placement, process, float(since), found=found, held=held)
+    return Tracked(placement, process, float(since), found=found, held=held, policy=policy)
 
 
 def _turn(value: object) -> Turn:

@@ -6,7 +6,7 @@ Out of scope: what is decided (reconcile.births), how systemd is asked (linux).
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from proxmox_cpu_affinity.linux.scopewatch import Ears, ScopeWatch
 from proxmox_cpu_affinity.model.cpuset import CpuSet
@@ -16,17 +16,13 @@ from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.reconcile.actions import (
     DeleteDropIn,
     Enclose,
-    MakeDirectories,
-    Reload,
     WriteDropIn,
 )
 from proxmox_cpu_affinity.reconcile.events import (
-    DirectoriesMade,
     Enclosed,
     Event,
     HookCalled,
     Phase,
-    Reloaded,
     ScopeAppeared,
     ScopeRemoved,
     ScopesLost,
@@ -39,9 +35,9 @@ from proxmox_cpu_affinity.service.log import log
 # when it is set up, and no hook says so where there is none.
 _LOOKS = (0.1, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 
-_DEAF = Ears(lambda _: None, lambda _: None, lambda _: None, lambda: None)
+_DEAF = Ears(lambda _: None, lambda _: None, lambda: None)
 
-ScopeAction = Enclose | WriteDropIn | DeleteDropIn | MakeDirectories | Reload
+ScopeAction = Enclose | WriteDropIn | DeleteDropIn
 
 
 @dataclass(slots=True)
@@ -54,19 +50,16 @@ class Scoping:
     look: Callable[[Vmid], tuple[GuestConfig | None, GuestProcess | None]]
     state: Callable[[], State]
     spawn: Callable[[Coroutine[None, None, None]], None]
-    _known: frozenset[Vmid] = field(default_factory=frozenset)
 
     @property
     def problem(self) -> str:
         """Why guests are held by thread masks; empty where it is by their scopes."""
         return self.hindrance if self.watch is None else self.watch.problem
 
-    async def begin(self, known: frozenset[Vmid]) -> None:
-        """Delete what an earlier life left, and reach systemd. `known`: directories that it has
-        seen in this boot."""
+    async def begin(self) -> None:
+        """Delete what an earlier life left, and reach systemd."""
         if self.watch is None:
             return
-        self._known = known
         left = await asyncio.to_thread(self.watch.drop_ins.clean)
         if left:
             log.info("%d drop-ins of an earlier life were deleted", left)
@@ -81,11 +74,8 @@ class Scoping:
 
     async def reach(self) -> None:
         """Try to reach systemd, if it is out of reach."""
-        watch = self.watch
-        if watch is None or not await watch.reach(self._ears()):
-            return
-        there = await asyncio.to_thread(watch.drop_ins.directories)
-        await self.feed(ScopesReached(time.monotonic(), self._known & there))
+        if self.watch is not None and await self.watch.reach(self._ears()):
+            await self.feed(ScopesReached(time.monotonic()))
 
     def end(self) -> None:
         if self.watch is not None:
@@ -101,16 +91,11 @@ class Scoping:
                 await self._enclose(watch, action.vmid, action.cpus)
             case WriteDropIn():
                 try:
-                    await asyncio.to_thread(watch.drop_ins.write, action.vmid, action.cpus)
-                except StoreError as error:
+                    await watch.announce(action.vmid, action.cpus)
+                except (StoreError, SystemdError) as error:
                     log.warning("%s", error.text)
             case DeleteDropIn():
                 await asyncio.to_thread(watch.drop_ins.delete, action.vmid)
-            case MakeDirectories():
-                there = await asyncio.to_thread(self._prepared, watch, action.vmids)
-                await self.feed(DirectoriesMade(time.monotonic(), there))
-            case Reload():
-                self.spawn(self._reload(watch))
 
     async def _enclose(self, watch: ScopeWatch, vmid: Vmid, cpus: CpuSet) -> None:
         effective, problem = None, watch.problem
@@ -121,32 +106,12 @@ class Scoping:
                 problem = error.text
         await self.feed(Enclosed(time.monotonic(), vmid, cpus, effective, problem))
 
-    @staticmethod
-    def _prepared(watch: ScopeWatch, vmids: frozenset[Vmid]) -> frozenset[Vmid]:
-        try:
-            watch.drop_ins.prepare(vmids)
-        except OSError as error:
-            log.warning("drop-in directories cannot be made: %s", error.strerror)
-        return vmids & watch.drop_ins.directories()
-
-    @staticmethod
-    async def _reload(watch: ScopeWatch) -> None:
-        try:
-            await watch.reload()
-        except SystemdError as error:
-            log.warning("%s", error.text)
-
     def _ears(self) -> Ears:
         return Ears(
             appeared=lambda vmid: self.spawn(self._appeared(vmid)),
             removed=lambda vmid: self.spawn(self.feed(ScopeRemoved(time.monotonic(), vmid))),
-            reloaded=lambda known: self.spawn(self._reloaded(known)),
             lost=lambda: self.spawn(self._lost()),
         )
-
-    async def _reloaded(self, known: frozenset[Vmid]) -> None:
-        self._known |= known
-        await self.feed(Reloaded(time.monotonic(), known))
 
     async def _lost(self) -> None:
         log.warning("%s: guests are held by thread masks meanwhile", self.problem)
