@@ -85,7 +85,13 @@ class Story:
 
     def _host(self) -> Host:
         wanted = self._settings()
-        rules = Rules(wanted.strategy, wanted.weights, wanted.reserved, wanted.dedicated_fallback)
+        rules = Rules(
+            wanted.strategy,
+            wanted.weights,
+            wanted.reserved,
+            wanted.dedicated_fallback,
+            wanted.width,
+        )
         return compile_host(self.topology, predicted(self.topology), rules)
 
     def _written(self) -> str:

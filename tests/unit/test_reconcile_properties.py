@@ -293,9 +293,10 @@ def test_scans_settle(history: list[Happening]) -> None:
 
 
 def _unanswered(state: State) -> State:
-    """Without what was read back last, which holds every thread's mask."""
+    """Without what was read back last, which holds every thread's mask, and the time at which
+    CPUs were last seen shared."""
     tracked = {v: replace(t, confined=None) for v, t in state.tracked.items()}
-    return replace(state, tracked=tracked)
+    return replace(state, tracked=tracked, wide=dict.fromkeys(state.wide, 0.0))
 
 
 @quick

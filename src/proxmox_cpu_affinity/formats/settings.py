@@ -14,7 +14,7 @@ from typing import Any
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SettingError, SyntaxFault
 from proxmox_cpu_affinity.model.guest import Manage
-from proxmox_cpu_affinity.model.placement import Fallback, Strategy, Weights
+from proxmox_cpu_affinity.model.placement import Fallback, Strategy, Weights, Width
 
 
 class LogLevel(StrEnum):
@@ -34,6 +34,7 @@ class Settings:
     manage: Manage = Manage.TAG
     strategy: Strategy = Strategy.BALANCED
     reserved: CpuSet = EMPTY
+    width: Width = Width.AUTO
     dedicated_fallback: Fallback = Fallback.REFUSE
     move_memory: bool = False
     weights: Weights = field(default_factory=Weights)
@@ -110,6 +111,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PCA_MANAGE", "manage", Manage, "hook, tag or all"),
     Setting("PCA_STRATEGY", "strategy", Strategy, "balanced or round-robin"),
     Setting("PCA_RESERVED_CPUS", "reserved", CpuSet.parse, "a CPU list such as 0-3,8, or empty"),
+    Setting("PCA_WIDTH", "width", Width, "exact, domain or auto"),
     Setting("PCA_DEDICATED_FALLBACK", "dedicated_fallback", Fallback, "refuse or shared"),
     Setting("PCA_MOVE_MEMORY", "move_memory", _switch, "on or off"),
     Setting("PCA_WEIGHT_THREAD", "weights.thread", _share, _WEIGHT),
@@ -149,7 +151,6 @@ DEAD = (
 """Settings of the Go project that have nothing to set here: the hook has one fixed budget."""
 
 COMING = (
-    "PCA_WIDTH",
     "PCA_WIDEN",
     "PCA_REBALANCE",
     "PCA_MEASURE_CORES",

@@ -56,6 +56,14 @@ class Confinement(StrEnum):
     SCOPE = "scope"  # AllowedCPUs of the systemd scope
 
 
+class Width(StrEnum):
+    """PCA_WIDTH: what a guest's threads may use."""
+
+    EXACT = "exact"  # its own CPUs
+    DOMAIN = "domain"  # the cache groups these lie in
+    AUTO = "auto"  # its own, and a cache group as long as vCPUs share CPUs in it
+
+
 class Held(StrEnum):
     """From when on a guest's run was held on its CPUs."""
 

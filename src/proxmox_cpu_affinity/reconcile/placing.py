@@ -5,7 +5,7 @@ Out of scope: when a guest is to be placed (brain), and where (engine).
 
 from dataclasses import replace
 
-from proxmox_cpu_affinity.engine.facts import Host
+from proxmox_cpu_affinity.engine.facts import Host, within
 from proxmox_cpu_affinity.engine.place import place, placement_of
 from proxmox_cpu_affinity.engine.resize import resized
 from proxmox_cpu_affinity.engine.trace import Decision
@@ -13,7 +13,7 @@ from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import UnplaceableError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Policy, Request, Thread
 from proxmox_cpu_affinity.model.ids import Vmid
-from proxmox_cpu_affinity.model.placement import Held
+from proxmox_cpu_affinity.model.placement import Held, Width
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
@@ -138,42 +138,56 @@ def housed(state: State, processes: tuple[GuestProcess, ...], now: float) -> Res
 def adopted(
     state: State, guests: tuple[tuple[GuestProcess, tuple[Thread, ...]], ...], now: float
 ) -> Result:
-    """After a loss of state: believe the masks of running guests that look like ours."""
+    """After a loss of state: believe the masks of running guests that look like ours. Those that
+    float come after those that do not: for them CPUs are chosen inside of their masks."""
     actions: tuple[Action, ...] = ()
     confine: tuple[Action, ...] = ()
-    for process, threads in guests:
-        home = _adoptable(state.host, threads)
-        if home is None:
+    held = [(process, threads, _vcpu_mask(threads)) for process, threads in guests]
+    for process, threads, mask in sorted(held, key=lambda one: len(one[2])):
+        if not _adoptable(state.host, threads, mask):
             continue
-        tracked = _as_found(state, process, home, threads)
+        tracked = _as_found(state, process, mask, threads)
         tracked = replace(tracked, process=process, since=now, found=(), held=Held.LATER)
         state = state.with_tracked(process.vmid, tracked)
-        text = f"found running on {named(home)}: adopted"
+        text = f"found running on {named(mask)}: adopted"
         actions += (Tell(Level.INFO, process.vmid, text), Watch(process))
         confine += (Confine(process, tracked.placement),)
     return state, (*actions, Save(), *confine) if confine else actions
 
 
 def _as_found(
-    state: State, process: GuestProcess, home: CpuSet, threads: tuple[Thread, ...]
+    state: State, process: GuestProcess, mask: CpuSet, threads: tuple[Thread, ...]
 ) -> Tracked:
     """A placement as the masks show it. A pinned guest's vCPUs keep the CPU each of them is on."""
-    request = _request_of(state, process.vmid, len(home))
+    vcpus = sum(thread.vcpu is not None for thread in threads)
+    request = _request_of(state, process.vmid, vcpus)
+    if request.vcpus < len(mask):
+        host, turn = within(state.host, mask), state.turn
+        return Tracked(place(host, state.occupancy(), turn, request)[0].placement)
     exclusive = request.policy is Policy.DEDICATED
-    placement = placement_of(state.host.topology, request, home, home.first(), exclusive=exclusive)
+    placement = placement_of(state.host.topology, request, mask, mask.first(), exclusive=exclusive)
     masks = {thread.vcpu: thread.affinity for thread in threads if thread.vcpu is not None}
-    pinned = placement.pinned and all(len(mask) == 1 for mask in masks.values())
+    pinned = placement.pinned and all(len(one) == 1 for one in masks.values())
     if pinned and sorted(masks) == list(range(len(placement.order))):
         order = tuple(masks[vcpu].first() for vcpu in sorted(masks))
         placement = replace(placement, order=order)
     return Tracked(placement, policy=request.policy)
 
 
-def _adoptable(host: Host, threads: tuple[Thread, ...]) -> CpuSet | None:
-    """The CPUs of a guest's vCPU threads, if they look like a placement of ours."""
-    masks = [thread.affinity for thread in threads if thread.vcpu is not None]
-    home = EMPTY
-    for mask in masks:
-        home |= mask
-    fits = bool(home) and len(home) == min(len(masks), len(host.usable)) and home <= host.usable
-    return home if fits and home != host.topology.online else None
+def _vcpu_mask(threads: tuple[Thread, ...]) -> CpuSet:
+    """All CPUs that a guest's vCPU threads may use."""
+    found = EMPTY
+    for thread in threads:
+        found |= thread.affinity if thread.vcpu is not None else EMPTY
+    return found
+
+
+def _adoptable(host: Host, threads: tuple[Thread, ...], mask: CpuSet) -> bool:
+    """Whether vCPU threads may be where we put them: on as many CPUs as they are, or floating
+    together in a wider set that is not the whole host."""
+    vcpus = [thread.affinity for thread in threads if thread.vcpu is not None]
+    if not mask or mask == host.topology.online or not mask <= host.usable | host.topology.isolated:
+        return False
+    exact = len(mask) == min(len(vcpus), len(host.usable))
+    floats = host.rules.width is not Width.EXACT and all(one == mask for one in vcpus)
+    return exact or (floats and len(mask) > len(vcpus))

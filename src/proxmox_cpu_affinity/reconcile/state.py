@@ -52,6 +52,7 @@ class State:
     turn: Turn = field(default_factory=Turn)
     adopt: bool = False  # the state was lost: believe the masks of running guests, once
     outside: tuple[tuple[Cpu, float], ...] = ()  # load that is not ours, in vCPUs
+    wide: Mapping[CpuSet, float] = field(default_factory=dict)  # cache groups; when last shared
     move_memory: bool = False  # memory follows a guest to another node
     scopes: bool = False  # systemd can be asked to confine guests' scopes
 

@@ -75,7 +75,7 @@ class Api:
             cache_groups=len(host.topology.cache_groups),
             strategy=service.settings.strategy,
             manage=state.manage,
-            width="exact",
+            width=service.settings.width,
             confinement=service.world.confiner.means,
             guests_running=len(running),
             guests_confined=len(full),

@@ -87,7 +87,11 @@ class HostWatch:
         unstable = self.matrix.verdict is Verdict.UNSTABLE
         matrix = predicted(self.topology) if unstable else self.matrix
         rules = Rules(
-            settings.strategy, settings.weights, settings.reserved, settings.dedicated_fallback
+            settings.strategy,
+            settings.weights,
+            settings.reserved,
+            settings.dedicated_fallback,
+            settings.width,
         )
         return compile_host(self.topology, matrix, rules, own_cpus())
 
