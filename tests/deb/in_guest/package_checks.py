@@ -20,6 +20,8 @@ SETTINGS = Path(f"/etc/default/{node.UNIT}")
 LOG = Path(f"/var/log/{node.UNIT}.log")
 HOOK = Path(f"/var/lib/vz/snippets/{node.UNIT}-hook")
 LINKED = Path(f"/usr/libexec/{node.UNIT}/{node.UNIT}-hook")
+# One file: /lib is a link to /usr/lib.
+UNIT_FILES = tuple(f"{lib}/systemd/system/{node.UNIT}.service" for lib in ("/usr/lib", "/lib"))
 DROP_IN = Path(f"/etc/systemd/system/{node.UNIT}.service.d/story.conf")
 OURS = re.compile(r"/(?!opt/|tmp/|var/lib/dpkg/|etc/systemd/system/[^/]*\.d).*proxmox[-_]cpu.*")
 EXPOSURE = 2.1
@@ -94,7 +96,7 @@ def check_install_starts_the_service() -> None:
     assert f"Setting up {node.UNIT}" in said, said
     assert node.unit("ActiveState") == "active"
     assert node.unit("UnitFileState") == "enabled"
-    assert node.unit("FragmentPath").endswith(f"/usr/lib/systemd/system/{node.UNIT}.service")
+    assert node.unit("FragmentPath") in UNIT_FILES
     assert node.ask("ping") == {"ping": "pong"}
     assert node.run(node.UNIT, "--version").startswith(node.UNIT)
 
@@ -329,7 +331,7 @@ def check_upgrade_from_the_go_project() -> None:
     assert "onffile" not in said, said
     assert SETTINGS.read_text() == edited
     assert not go.UNIT_FILE.exists()
-    assert node.unit("FragmentPath").startswith("/usr/lib/systemd/system/")
+    assert node.unit("FragmentPath") in UNIT_FILES
     assert node.unit("UnitFileState") == "enabled"
     assert (go.WANTS.resolve()).exists()
     assert node.unit("ActiveState") == "active"
