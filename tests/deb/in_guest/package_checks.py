@@ -284,6 +284,7 @@ def check_remove_while_guests_name_the_hook() -> None:
 
     dpkg("dpkg", "--install", str(DEB))
     node.confirmed(100)
+    assert link.read_bytes() == HOOK.read_bytes() != b"", "the link leads to another hook"
     assert "read back" in node.fresh(102, keys={"hookscript": f"local:snippets/{HOOK.name}"})
     storages.write_text(known)
 
