@@ -41,6 +41,7 @@ class Settings:
     weights: Weights = field(default_factory=Weights)
     rounds: int | None = None  # None: adaptive
     iterations: int | None = None
+    measure_share: float = 0.25  # of the cores, that may be busy measuring
     hotplug_watchdog: bool = True
     host: str = "127.0.0.1"
     port: int = 8245  # 0: any free one, written beside the socket
@@ -93,6 +94,12 @@ def _share(text: str) -> float:
     return float(text)
 
 
+def _per_cent(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,3}%", text) or not 1 <= int(text[:-1]) <= 100:
+        raise ValueError(text)
+    return int(text[:-1]) / 100
+
+
 def _absolute(text: str) -> str:
     if not text.startswith("/") or "\0" in text:
         raise ValueError(text)
@@ -125,6 +132,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "PCA_ITERATIONS", "iterations", _whole(1, 10_000_000), "a whole number from 1 to 10000000"
     ),
+    Setting("PCA_MEASURE_CORES", "measure_share", _per_cent, "a share from 1% to 100%"),
     Setting("PCA_CPU_HOTPLUG_WATCHDOG", "hotplug_watchdog", _boolean, _BOOLEAN),
     Setting("PCA_HOST", "host", _host, "an IP address or a host name"),
     Setting("PCA_PORT", "port", _whole(0, 65535), "a whole number from 0 to 65535"),
@@ -152,10 +160,7 @@ DEAD = (
 )
 """Settings of the Go project that have nothing to set here: the hook has one fixed budget."""
 
-COMING = (
-    "PCA_WIDEN",
-    "PCA_MEASURE_CORES",
-)
+COMING = ("PCA_WIDEN",)
 """Names that later versions will act on; saying so is better than calling them unknown."""
 
 _LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
