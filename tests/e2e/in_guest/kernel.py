@@ -46,13 +46,14 @@ def pid(vmid: int) -> int:
 
 
 def masks(vmid: int) -> dict[str, set[int]]:
-    """What every thread in a guest's scope may use: TID and name to CPUs."""
-    found = {}
+    """What every thread in a guest's scope may use: TID and name to CPUs, of those that are online
+    (a mask that was never narrowed has all that are possible)."""
+    found, there = {}, online()
     for tid in (folder(vmid) / "cgroup.threads").read_text().split():
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
             lines = Path(f"/proc/{tid}/status").read_text().splitlines()
             fields = dict(line.split(":", 1) for line in lines if ":" in line)
-            found[f"{tid} {fields['Name'].strip()}"] = cpus_of(fields["Cpus_allowed_list"])
+            found[f"{tid} {fields['Name'].strip()}"] = cpus_of(fields["Cpus_allowed_list"]) & there
     assert found, f"no thread is in the scope of {vmid}"
     return found
 
