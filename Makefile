@@ -3,7 +3,8 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGE := src/proxmox_cpu_affinity
-SOURCES := $(PACKAGE)/latency/pingpong.c $(PACKAGE)/latency/main.c
+SOURCES := $(addprefix $(PACKAGE)/latency/,duel.c pingpong.c pool.c main.c)
+HEADERS := $(addprefix $(PACKAGE)/latency/,pingpong.h duel.h sides.h clock.h)
 CFLAGS ?= -O2 -g
 CPPFLAGS ?=
 LDFLAGS ?=
@@ -13,12 +14,13 @@ DESTDIR ?=
 PREFIX := /usr
 LIBEXEC := $(PREFIX)/libexec/proxmox-cpu-affinity
 DIST := $(PREFIX)/lib/python3/dist-packages
+PYTHON := $(or $(wildcard $(BIN)/python),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo test check bench bench-placement goldens hosts showcase install clean
+.PHONY: help setup develop demo check test e2e bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready build/pingpong ## .venv with what the program needs, and the measuring program
 
@@ -33,7 +35,7 @@ $(VENV)/.develop: constraints/develop.txt $(VENV)/.ready
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r constraints/develop.txt
 	@touch $@
 
-build/pingpong: $(SOURCES) $(PACKAGE)/latency/pingpong.h
+build/pingpong: $(SOURCES) $(HEADERS)
 	@command -v $(CC) > /dev/null || { echo "a C compiler is missing: apt install gcc libc6-dev" >&2; exit 1; }
 	@mkdir -p build
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(SOURCES)
@@ -45,18 +47,27 @@ check: develop ## format, lint, types, shell scripts, imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --scripts-are-modules scripts/make-showcase scripts/capture-host
-	$(BIN)/shellcheck hook/proxmox-cpu-affinity-hook scripts/make-venv scripts/dummy-guests .ci/run
+	$(BIN)/mypy --scripts-are-modules scripts/make-showcase scripts/capture-host \
+		scripts/make-docs scripts/make-sbom
+	$(BIN)/shellcheck hook/proxmox-cpu-affinity-hook scripts/make-venv scripts/dummy-guests .ci/run \
+		scripts/make-deb scripts/debian-root debian/proxmox-cpu-affinity.p* \
+		tests/e2e/agent tests/e2e/in_guest/guest
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
 test: check ## check, then unit, scenario and integration tests
 	$(BIN)/python tests/run.py
+
+e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
+	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
 
 bench: develop ## what the hook costs, beside its peers
 	$(BIN)/python bench/hook.py
 
 bench-placement: develop ## how far placements are from the best possible, and how quick
 	$(BIN)/python bench/placement.py
+
+bench-latency: develop ## measuring beside its peers, under load, and projected to 512 CPUs
+	$(BIN)/python bench/latency.py
 
 goldens: develop ## rewrite the scenarios' expectations; review them as a diff
 	$(BIN)/python tests/scenarios/make_goldens.py
@@ -83,6 +94,22 @@ install: build/pingpong ## into DESTDIR, on Debian's own python3-* packages, wit
 	install -m 644 scripts/proxmox-cpu-affinity.service $(DESTDIR)$(PREFIX)/lib/systemd/system/proxmox-cpu-affinity.service
 	test -e $(DESTDIR)/etc/default/proxmox-cpu-affinity || \
 		install -m 644 scripts/proxmox-cpu-affinity.default $(DESTDIR)/etc/default/proxmox-cpu-affinity
+	install -D -m 644 scripts/proxmox-cpu-affinity.logrotate $(DESTDIR)/etc/logrotate.d/proxmox-cpu-affinity
+
+build/share/.made: scripts/make-docs debian/changelog scripts/proxmox-cpu-affinity.default $(shell find src -name '*.py')
+	$(PYTHON) scripts/make-docs build/share
+	@touch $@
+
+install-docs: build/share/.made ## man pages and completions into DESTDIR; needs click
+	cd build/share && find . -type f ! -name .made -printf '%P\n' | while read -r file; do \
+		install -D -m 644 "$$file" "$(abspath $(DESTDIR)/)$(PREFIX)/share/$$file" || exit 1; \
+	done
+
+deb: ## the Debian package, made in a Debian 12 of its own; ARCH=arm64 for another processor
+	scripts/make-deb $(ARCH)
+
+deb-test: develop ## the package in booted guests of both releases, from installation to purge
+	$(BIN)/python -m tests.deb.run $(if $(SUITE),--suite $(SUITE))
 
 clean: ## what was built and set up
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,7 @@
 """For all tests: nothing that a test started may outlive it."""
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -47,3 +48,5 @@ def pytest_configure() -> None:
     # Tests must not see settings of whoever runs them.
     for name in [n for n in os.environ if n.startswith("PCA_")]:
         del os.environ[name]
+    # Nor how they were started: a shell's background job ignores SIGINT, and so would children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)

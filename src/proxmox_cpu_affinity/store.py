@@ -21,8 +21,9 @@ class JsonFile:
 
     path: Path
 
-    def load(self) -> Loaded:
-        """Its content. A damaged or foreign file is renamed to NAME.bad, never deleted."""
+    def load(self, *, set_aside: bool = True) -> Loaded:
+        """Its content. A damaged or foreign file is renamed to NAME.bad, never deleted; or left
+        where it is, for those who only look."""
         try:
             with self.path.open("rb") as file:
                 data = file.read(_LIMIT + 1)
@@ -31,7 +32,7 @@ class JsonFile:
         except OSError as error:
             return Loaded(None, f"cannot be read: {error.strerror}")
         problem, content = _checked(data)
-        if content is None:
+        if content is None and set_aside:
             problem += self._set_aside()
         return Loaded(content, problem)
 

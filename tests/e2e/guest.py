@@ -24,6 +24,7 @@ from tests.e2e.shape import Shape
 
 BOOT_LIMIT = 240  # seconds
 ANSWER_LIMIT = 20  # seconds beyond a command's own limit
+PLUGGABLE = ("bookworm",)  # suites whose guest can be given a CPU, see Guest.add_cpu
 TIMED_OUT = 124  # timeout(1)
 
 
@@ -244,6 +245,16 @@ class Guest:
     def remove_cpu(self, cpu: int) -> None:
         """Ask the guest to give a CPU back; it does so a moment later."""
         self.qmp("device_del", {"id": self.slots()[cpu]["qom-path"]})
+
+    def act(self, action: str, cpu: int) -> None:
+        """What a check in the guest asks for. GuestError."""
+        match action:
+            case "add_cpu":
+                self.add_cpu(cpu)
+            case "remove_cpu":
+                self.remove_cpu(cpu)
+            case _:
+                raise GuestError(f"a check asks for {action}")
 
     def kill(self) -> None:
         """The power plug: the disk forgets anyway."""

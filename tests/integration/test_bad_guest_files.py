@@ -159,7 +159,7 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_is_done(
 def test_a_file_of_another_name_is_no_guest(service: Running, cli: Cli, name: str) -> None:
     write(service, f"{HOOK}\n", name)
     assert json.loads(service.get("/api/v1/guests").body) == []
-    assert cli.run("hookscript", "list") == (0, "VMID  Hook-Status  Notes\n", "")
+    assert cli.run("hookscript", "list") == (0, "VMID  Hook-Status  Notes  Managed\n", "")
     status, out, err = cli.run("hookscript", "enable", "100")
     assert (status, out) == (1, "")
     assert err.startswith("Error: there is no guest 100 on this node\nHint: ")

@@ -12,6 +12,7 @@ import pytest
 
 from proxmox_cpu_affinity.cli.client import Client
 from proxmox_cpu_affinity.cli.main import main
+from proxmox_cpu_affinity.cli.remedies import Remedies
 from proxmox_cpu_affinity.formats import jsonvalue, wire
 from proxmox_cpu_affinity.model.errors import AffinityError, ServiceDownError, family
 
@@ -168,7 +169,7 @@ def test_nobody_there_and_nobody_listening(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(folder / "dead.sock"))
     with pytest.raises(ServiceDownError, match="not running"):
-        Client(folder / "dead.sock", "a way").get("ping")
+        Client(folder / "dead.sock", Remedies(folder)).get("ping")
 
 
 def test_a_socket_path_that_is_too_long_is_an_error_not_a_traceback(folder: Path) -> None:

@@ -1,6 +1,9 @@
 """`doctor`: each thing that can be wrong is found, named, and told what to do about."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +15,7 @@ from proxmox_cpu_affinity.cli.doctor import node as node_checks
 from proxmox_cpu_affinity.cli.doctor import service as service_checks
 from proxmox_cpu_affinity.cli.doctor.check import Finding, Patient, examined
 from proxmox_cpu_affinity.cli.main import main
+from proxmox_cpu_affinity.cli.remedies import Remedies
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.sim import hookscript
@@ -24,7 +28,7 @@ CHECKS = [check.name for check in (*node_checks.CHECKS, *service_checks.CHECKS)]
 
 
 def patient(root: Path) -> Patient:
-    return Patient(Tree(root), Client(root / "run/proxmox-cpu-affinity/api.sock"))
+    return Patient(Tree(root), Client(root / "run/proxmox-cpu-affinity/api.sock", Remedies(root)))
 
 
 def finding(patient: Patient, name: str) -> Finding:
@@ -64,7 +68,7 @@ def test_a_healthy_node_has_no_failure(
     assert [list(entry) for entry in found] == [["check", "status", "text", "advice"]] * len(CHECKS)
     status = {entry["check"]: entry for entry in found}
     assert status["sockets"]["text"] == f"Unix socket and port {service.port} answer"
-    assert status["guests"]["text"] == "1 of 1 managed guests that run are on their CPUs"
+    assert status["guests"]["text"] == "managed guests that run: 1 of 1 on their CPUs"
     assert status["hook"]["text"] == "on 'local' for VM 100"
     for entry in found:
         assert bool(entry["advice"]) is (entry["status"] != "ok"), entry
@@ -133,7 +137,7 @@ def test_anybody_s_missing_hookscript_is_named(sim_node: Node, volume: str, text
     assert "qm set VMID --delete hookscript" in found.advice
     write(sim_node, 100, f"hookscript: {sim_node.add_snippet('fine', '')}\n")
     found = finding(patient(sim_node.root), "hookscripts")
-    assert (found.status, found.text) == ("ok", "1 guests name one, all can be run")
+    assert (found.status, found.text) == ("ok", "1 guest with one, it can be run")
 
 
 @pytest.mark.parametrize(
@@ -265,17 +269,17 @@ def matrix(verdict: str, *conditions: str, measuring: bool = False) -> Patient:
         ("matrix", matrix("trusted"), "ok", "measured and trusted, 100 % of the pairs"),
         ("matrix", matrix("predicted", measuring=True), "ok", "being measured: 6 of 6 pairs"),
         ("matrix", matrix("unstable", "host busy"), "warning", "is used (host busy)"),
-        ("matrix", matrix("predicted", "nothing measured"), "warning", "not measured: nothing"),
+        ("matrix", matrix("predicted", "nothing measured"), "warning", "not measured; nothing"),
         ("service", told(), "ok", "0.1.0 answers"),
         ("service", told(status=replace(STATUS, version="0.0.9")), "warning", "it is 0.0.9"),
         ("service", told(status=replace(STATUS, warnings=["odd"])), "warning", "odd"),
-        ("guests", told(), "ok", "1 of 1 managed"),
+        ("guests", told(), "ok", "1 of 1 on"),
         ("guests", told(guest=replace(GUEST, outcome="part")), "warning", "held in part only"),
         ("guests", told(guest=replace(GUEST, outcome="failed")), "failed", "VM 100 not held"),
         ("guests", told(guest=replace(GUEST, outcome="", refused="no CPU")), "failed", "no CPU"),
         ("guests", told(guest=replace(GUEST, outcome="pending")), "ok", "1 will be after the"),
         ("overcommit", told(), "ok", "2 vCPUs of placed guests, CPUs for guests: 0-3; no CPU"),
-        ("overcommit", told(status=replace(STATUS, overlap="0")), "warning", "share CPUs 0"),
+        ("overcommit", told(status=replace(STATUS, overlap="0")), "warning", "share CPU 0"),
     ],
 )
 def test_what_the_service_says_is_judged(
@@ -285,3 +289,62 @@ def test_what_the_service_says_is_judged(
     assert found.status == status
     assert says in found.text
     assert bool(found.advice) is (status != "ok")
+
+
+def test_what_may_not_be_read_is_not_known_and_not_ok(sim_node: Node) -> None:
+    hookscript.install(sim_node)
+    write(sim_node, 100, f"hookscript: {HOOK}\n")
+    sim_node.path("/etc/pve/qemu-server/101.conf").mkdir()  # even root cannot read it
+    sim_node.path("/etc/pve/lxc/200.conf").mkdir()
+    seen = patient(sim_node.root)
+    for name in ("hook", "hookscripts", "vcpu-pinning"):
+        found = finding(seen, name)
+        assert found.status == "warning"
+        assert found.text.startswith("not known of VM 101; else: ")
+    found = finding(seen, "containers")
+    assert (found.status, found.text) == (
+        "warning",
+        "not known of CT 200: configuration cannot be read",
+    )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become nobody")
+def test_to_another_user_nothing_is_ok_that_only_root_can_know(
+    service: Running,
+) -> None:
+    root = service.node.root
+    add_guest(service.node, 100)
+    root.chmod(0o755)
+    for file in root.glob("etc/pve/**/*"):
+        if file.is_file():
+            file.chmod(0o640)
+    code = "import sys; from proxmox_cpu_affinity.cli.main import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--root", str(root), "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 1, done.stderr
+    found = {entry["check"]: entry for entry in json.loads(done.stdout)}
+    assert {name for name, entry in found.items() if entry["status"] == "ok"} == {
+        *("containers", "isolated", "settings"),  # there are none, and files that all may read
+    }
+    for name in ("matrix", "guests", "overcommit"):
+        assert found[name]["text"].startswith("not known: not permitted to talk to the service")
+        assert found[name]["advice"] == "run this as root"
+    assert str(root) not in found["service"]["text"]
+
+
+def test_one_is_no_plural(sim_node: Node) -> None:
+    hookscript.install(sim_node)
+    write(sim_node, 100, f"hookscript: {HOOK}\n")
+    assert finding(patient(sim_node.root), "pve").text == "node pve, 1 guest"
+    assert finding(patient(sim_node.root), "hookscripts").text == "1 guest with one, it can be run"
+    write(sim_node, 101, "cores: 1\n")
+    assert finding(patient(sim_node.root), "pve").text == "node pve, 2 guests"

@@ -67,19 +67,21 @@ def has_hook(node: Node, vmid: int) -> bool:
     return f"hookscript: {OURS}\n" in conf(node, vmid).read_text()
 
 
-def test_list_has_the_inherited_columns_and_notes(hook: Run) -> None:
+def test_list_has_the_inherited_columns_and_who_manages_behind_them(hook: Run) -> None:
     said = hook("list")
     assert said.status == 0
     assert said.err == ""
-    assert said.rows == [
-        ["VMID", "Hook-Status", "Notes"],
-        ["100", "Disabled"],
-        ["101", "Enabled"],
-        ["102", "Skipped", "Manual Affinity Set"],
-        ["103", "Skipped", "HA Managed"],
-        ["104", "Disabled", "VM Template"],
-        ["1000", "Disabled"],
-        ["5600", "Disabled"],
+    header, *rows = said.out.splitlines()
+    assert re.split("  +", header) == ["VMID", "Hook-Status", "Notes", "Managed"]
+    behind = header.index("Managed")
+    assert [(*row[:behind].split(maxsplit=2), row[behind:]) for row in rows] == [
+        ("100", "Disabled", "no: not chosen"),
+        ("101", "Enabled", "hook"),
+        ("102", "Skipped", "Manual Affinity Set  ", "no: affinity"),
+        ("103", "Skipped", "HA Managed           ", "no: not chosen"),
+        ("104", "Disabled", "VM Template          ", "no: template"),
+        ("1000", "Disabled", "no: not chosen"),
+        ("5600", "Disabled", "no: not chosen"),
     ]
 
 
@@ -88,17 +90,59 @@ def test_list_as_json_is_the_inherited_document(hook: Run, sim_node: Node) -> No
     sim_node.path("/etc/pve/ha/resources.cfg").write_text("vm:104\n")
     said = hook("list", "--json")
     found = json.loads(said.out)
-    assert [list(entry) for entry in found] == [["vmid", "status", "notes"]] * 7
-    assert found[0] == {"vmid": 100, "status": "Disabled", "notes": ""}
+    fields = ["vmid", "status", "notes", "managed_by", "reason_code"]
+    assert [list(entry) for entry in found] == [fields] * 7
+    inherited = [{name: entry[name] for name in fields[:3]} for entry in found]
+    assert inherited[0] == {"vmid": 100, "status": "Disabled", "notes": ""}
     notes = "VM Template, HA Managed, Manual Affinity Set"
-    assert found[4] == {"vmid": 104, "status": "Skipped", "notes": notes}
+    assert inherited[4] == {"vmid": 104, "status": "Skipped", "notes": notes}
+
+
+@pytest.mark.parametrize(
+    ("settings", "managed"),
+    [
+        ("", ["hook", "tag", "no: tag cpu-affinity-off", "no: not chosen"]),
+        (
+            "PCA_MANAGE=hook",
+            ["hook", "no: not chosen", "no: tag cpu-affinity-off", "no: not chosen"],
+        ),
+        ("PCA_MANAGE=all", ["hook", "tag", "no: tag cpu-affinity-off", "all"]),
+        ("PCA_MANAGE=some", ["-", "-", "-", "-"]),
+    ],
+)
+def test_the_list_says_by_what_a_guest_is_managed(
+    hook: Run, sim_node: Node, settings: str, managed: list[str]
+) -> None:
+    for file in sim_node.path("/etc/pve/qemu-server").iterdir():
+        file.unlink()
+    write(sim_node, 100, f"hookscript: {OURS}\ntags: cpu-affinity\n")
+    write(sim_node, 101, "tags: x;cpu-affinity\n")
+    write(sim_node, 102, f"hookscript: {OURS}\ntags: cpu-affinity-off\n")
+    write(sim_node, 103, "cores: 1\n")
+    sim_node.path("/etc/pve/ha/resources.cfg").write_text("")
+    sim_node.path("/etc/default/proxmox-cpu-affinity").write_text(f"{settings}\n")
+    said = hook("list")
+    assert [row[-1] for row in said.rows[1:]] == managed
+    by = [
+        (entry["managed_by"], entry["reason_code"])
+        for entry in json.loads(hook("list", "--json").out)
+    ]
+    assert by == [
+        (cell, "") if cell in ("hook", "tag", "all") else ("", cell.removeprefix("no: ").strip("-"))
+        for cell in managed
+    ]
+    assert said.err.startswith("Warning: ") is (managed[0] == "-")
+    assert "not known which guests are managed" not in hook("list", "-q").err
 
 
 def test_status_is_one_row_of_the_list(hook: Run) -> None:
-    assert hook("status", "101").rows == [["VMID", "Hook-Status", "Notes"], ["101", "Enabled"]]
-    assert json.loads(hook("status", "102", "--json").out) == [
-        {"vmid": 102, "status": "Skipped", "notes": "Manual Affinity Set"}
-    ]
+    listed = hook("list").out.splitlines()
+    for place, vmid in enumerate((100, 101, 102, 103, 104, 1000, 5600), 1):
+        said = hook("status", str(vmid))
+        assert said.out.splitlines()[1].split() == listed[place].split()
+        assert json.loads(hook("status", str(vmid), "--json").out) == [
+            json.loads(hook("list", "--json").out)[place - 1]
+        ]
     missing = hook("status", "999")
     assert (missing.status, missing.out) == (1, "")
     assert missing.err.startswith("Error: there is no guest 999 on this node\nHint: ")
@@ -143,7 +187,7 @@ def test_enable_refuses_with_the_reason_and_force_does_not_help(
     for words in ([], ["--force"], ["--dry-run"]):
         said = hook("enable", str(vmid), *words)
         assert (said.status, said.out) == (1, "")
-        assert said.err == f"Error: VM {vmid} is left alone: {reason}\nHint: {hint}\n"
+        assert said.err.startswith(f"Error: VM {vmid} is left alone: {reason}\nHint: {hint}")
     assert "hookscript" not in conf(sim_node, vmid).read_text()
 
 
@@ -171,7 +215,7 @@ def test_our_hookscript_on_another_storage_is_ours_and_can_be_moved(
     assert said.status == 0, said.err
     volume = "shared:snippets/proxmox-cpu-affinity-hook"
     assert f"hookscript: {volume}\n" in conf(sim_node, 101).read_text()
-    assert hook("list").rows[2] == ["101", "Enabled"]
+    assert hook("list").rows[2][:2] == ["101", "Enabled"]
     assert hook("disable", "101") == Said(0, "VM 101: hookscript disabled\n", "")
 
 
@@ -341,7 +385,7 @@ def test_a_configuration_that_cannot_be_read_is_never_passed_over(
 def test_an_ha_file_that_cannot_be_read_stops_everything(hook: Run, sim_node: Node) -> None:
     file = sim_node.path("/etc/pve/ha/resources.cfg")
     file.unlink()
-    assert hook("status", "103").rows[1] == ["103", "Disabled"]
+    assert hook("status", "103").rows[1][:2] == ["103", "Disabled"]
     file.mkdir()
     for words in (["list"], ["enable", "100"], ["disable-all"]):
         said = hook(*words)

@@ -119,7 +119,9 @@ def test_the_root_can_be_given_by_the_environment(tmp_path: Path) -> None:
     (tmp_path / "etc/pve/nodes/n/qemu-server/100.conf").write_text("cores: 1\n")
     done = run("hookscript", "list", PCA_ROOT=str(tmp_path))
     assert done.returncode == 0
-    assert done.stdout == "VMID  Hook-Status  Notes\n100   Disabled\n"
+    assert done.stdout == (
+        "VMID  Hook-Status  Notes  Managed\n100   Disabled            no: not chosen\n"
+    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -16,7 +16,7 @@ from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.sim.node import Node
 from tests.integration.running import Running
 
-COLUMNS = ["VMID", "PID", "Cores", "Sockets", "NUMA", "Hook-Status", "Affinity"]
+COLUMNS = ["VMID", "PID", "Cores", "Sockets", "NUMA", "Hook-Status", "Affinity", "Managed"]
 NOT_RUNNING = "VM is not running (PID file not found)"
 
 
@@ -71,8 +71,8 @@ def test_running_guests_by_vmid_in_the_inherited_columns(ps: Ps) -> None:
     os.sched_setaffinity(early, {min(os.sched_getaffinity(0))})
     assert ps.rows() == [
         COLUMNS,
-        ["200", str(early), "1", "2", "0", "Disabled", cpulist(early)],
-        ["1000", str(late), "2", "1", "1", "Enabled", cpulist(late)],
+        ["200", str(early), "1", "2", "0", "Disabled", cpulist(early), "no: not chosen"],
+        ["1000", str(late), "2", "1", "1", "Enabled", cpulist(late), "hook"],
     ]
     assert ps.rows("1000") == [COLUMNS, ["1000", *ps.rows()[2][1:]]]
     first, second = ps.documents()
@@ -84,6 +84,8 @@ def test_running_guests_by_vmid_in_the_inherited_columns(ps: Ps) -> None:
         "sockets": 2,
         "numa": False,
         "affinity": cpulist(early),
+        "managed_by": "",
+        "reason_code": "not chosen",
     }
     assert (second["vmid"], second["hook_status"], second["numa"]) == (1000, "Enabled", True)
 
@@ -92,8 +94,9 @@ def test_fields_stand_in_the_inherited_order(ps: Ps) -> None:
     pid = start(ps.node, 100, "--cores", 2)
     (found,) = ps.documents("-v", "100")
     fields = ["vmid", "pid", "hook_status", "cores", "sockets", "numa", "affinity"]
-    assert list(found) == [*fields, "threads", "children"]
-    assert list(ps.documents("100")[0]) == fields
+    behind = ["managed_by", "reason_code"]
+    assert list(found) == [*fields, "threads", "children", *behind]
+    assert list(ps.documents("100")[0]) == [*fields, *behind]
     threads = found["threads"]
     assert isinstance(threads, list)
     assert {thread["tid"] for thread in threads} == set(os.listdir(f"/proc/{pid}/task"))
@@ -119,6 +122,21 @@ def test_verbose_shows_each_thread_below_the_guests(ps: Ps) -> None:
     assert all(row[2] == cpulist(int(row[0])) for row in rows[1:])
 
 
+def test_a_guest_managed_by_its_tag_or_like_all_says_so(ps: Ps) -> None:
+    for vmid, tags in ((100, "cpu-affinity"), (101, "other"), (102, "cpu-affinity-off")):
+        start(ps.node, vmid, "--tags", tags)
+    for manage, managed in {
+        "tag": ["tag", "no: not chosen", "no: tag cpu-affinity-off"],
+        "all": ["tag", "all", "no: tag cpu-affinity-off"],
+    }.items():
+        ps.node.path("/etc/default/proxmox-cpu-affinity").write_text(f"PCA_MANAGE={manage}\n")
+        assert [row[5:8:2] for row in ps.rows()[1:]] == [["Disabled", by] for by in managed]
+    ps.node.path("/etc/default/proxmox-cpu-affinity").write_text("PCA_MANAGE=some\n")
+    status, out, err = ps.run()
+    assert (status, [line.split()[-1] for line in out.splitlines()[1:]]) == (0, ["-"] * 3)
+    assert err.startswith("Warning: not known which guests are managed: ")
+
+
 def test_nothing_running_is_an_empty_list(ps: Ps) -> None:
     assert ps.run() == (0, "  ".join(COLUMNS) + "\n", "no guest is running\n")
     assert ps.run("-q") == (0, "  ".join(COLUMNS) + "\n", "")
@@ -131,10 +149,13 @@ def test_a_guest_that_is_not_running_is_an_entry_with_an_error(ps: Ps) -> None:
     assert list(found.items()) == [
         *{"vmid": 100, "hook_status": "Disabled", "cores": 3, "sockets": 1}.items(),
         *{"numa": False, "error": NOT_RUNNING}.items(),
+        *{"managed_by": "", "reason_code": "not chosen"}.items(),
     ]
     status, out, err = ps.run("100")
     assert status == 0
-    assert re.split("  +", out.splitlines()[1]) == ["100", "-", "3", "1", "0", "Disabled", "-"]
+    assert re.split("  +", out.splitlines()[1]) == [
+        *("100", "-", "3", "1", "0", "Disabled", "-", "no: not chosen"),
+    ]
     assert err == f"VM 100: {NOT_RUNNING}\n"
 
 

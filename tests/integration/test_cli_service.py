@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -142,18 +143,26 @@ def test_socket_names_another_service_before_and_behind_the_command(
     assert capsys.readouterr().err.startswith("Error: the service is not running\n")
 
 
+COLUMNS = ["VMID", "Status", "Notes", "CPUs", "Changed"]
+NOT_OURS = "proxmox-cpu-affinity hook not enabled"
+
+
 def test_reassign_places_and_undo_lets_go(world: World) -> None:
     node = world.node
     add_guest(node, 100)
     before = os.sched_getaffinity(0)
     node.do("start", 100)
-    assert world.rows("reassign", "100") == [["VMID", "Status", "Notes"], ["100", "success"]]
-    assert all(len(mask) == 1 for mask in masks(node, 100).values())
-    assert world.rows("reassign", "100", "--undo")[1][:2] == ["100", "success"]
+    (cpu,) = next(iter(masks(node, 100).values()))
+    assert world.rows("reassign", "100") == [COLUMNS, ["100", "success", str(cpu), "no"]]
+    assert all(mask == {cpu} for mask in masks(node, 100).values())
+    undone = ["100", "success", "let go until its next start", "-", f"from {cpu}"]
+    assert world.rows("reassign", "100", "--undo")[1] == undone
     assert all(mask == before for mask in masks(node, 100).values())
-    rows = json.loads(world.result("reassign", "100", "--json"))
-    assert len(rows) == 1
-    assert list(rows[0])[:3] == ["vmid", "status", "notes"]
+    (row,) = json.loads(world.result("reassign", "100", "--json"))
+    assert list(row)[:3] == ["vmid", "status", "notes"]
+    (now,) = next(iter(masks(node, 100).values()))
+    assert (row["cpus"], row["before"], row["changed"]) == (str(now), "", True)
+    assert row["told"].startswith(f"runs on CPU {now} (")
     assert all(len(mask) == 1 for mask in masks(node, 100).values())
 
 
@@ -163,25 +172,72 @@ def test_reassign_all_names_every_running_guest(world: World) -> None:
     add_guest(node, 101, hook=False)
     add_guest(node, 102, hook=False, options={"affinity": "0"})
     add_guest(node, 103)
-    for vmid in (100, 101, 102):
+    add_guest(node, 104, hook=False, options={"tags": "cpu-affinity"})
+    for vmid in (100, 101, 102, 104):
         node.do("start", vmid)
     free = masks(node, 101)
+    world.running.post("/api/v1/guests/104/reassign")
+    cpus = {vmid: str(world.running.guest(vmid)["cpus"]) for vmid in (100, 104)}
+    left = [
+        ["101", "skipped", NOT_OURS, "-", "-"],
+        ["102", "skipped", "`affinity:` is set in its configuration", "-", "-"],
+    ]
     dry = world.rows("reassign", "--all", "--dry-run")
     assert dry == [
-        ["VMID", "Status", "Notes"],
-        ["100", "dry-run", "would reassign"],
-        ["101", "skipped", "proxmox-cpu-affinity hook not enabled"],
-        ["102", "skipped", "`affinity:` is set in its configuration"],
+        COLUMNS,
+        ["100", "dry-run", "would reassign", cpus[100], "-"],
+        *left,
+        ["104", "dry-run", "would reassign", cpus[104], "-"],
     ]
     done = world.rows("reassign", "--all")
-    assert [done[0], done[1], *done[2:]] == [dry[0], ["100", "success"], *dry[2:]]
+    assert [done[0], *done[2:4]] == [COLUMNS, *left]
+    assert [row[:2] for row in done[1:]] == [
+        *(["100", "success"], ["101", "skipped"], ["102", "skipped"], ["104", "success"]),
+    ]
     assert masks(node, 101) == free
     undone = world.rows("reassign", "--all", "--undo")
-    assert [row[:2] for row in undone[1:]] == [
-        ["100", "success"],
-        ["101", "skipped"],
-        ["102", "skipped"],
-    ]
+    assert [row[:2] for row in undone[1:]] == [row[:2] for row in done[1:]]
+
+
+def test_a_guest_managed_by_tag_or_like_all_is_managed(world: World) -> None:
+    """The inherited note is for those that nothing chooses."""
+    node = world.node
+    add_guest(node, 100, hook=False, options={"tags": "cpu-affinity"})
+    add_guest(node, 101, hook=False)
+    for vmid in (100, 101):
+        node.do("start", vmid)
+    for dry, status in ((["--dry-run"], "dry-run"), ([], "success")):
+        assert world.rows("reassign", "100", *dry)[1][1] == status
+        assert world.rows("reassign", "101", *dry)[1][1:3] == ["skipped", NOT_OURS]
+    settings = node.path("/etc/default/proxmox-cpu-affinity")
+    settings.write_text("PCA_MANAGE=all\n")
+    world.running.process.send_signal(signal.SIGHUP)
+    world.running.wait_for(lambda: api_of(world, 101)["managed"])
+    assert world.rows("reassign", "101")[1][1] == "success"
+    assert api_of(world, 101)["managed_by"] == "all"
+    settings.write_text("PCA_MANAGE=hook\n")
+    world.running.process.send_signal(signal.SIGHUP)
+    world.running.wait_for(lambda: not api_of(world, 100)["managed"])
+    for dry in (["--dry-run"], []):
+        assert world.rows("reassign", "100", *dry)[1][1:3] == ["skipped", NOT_OURS]
+
+
+def api_of(world: World, vmid: int) -> dict[str, object]:
+    return world.running.guest(vmid)
+
+
+def test_a_running_guest_without_a_place_is_a_failure(world: World) -> None:
+    node = world.node
+    add_guest(node, 100)
+    node.do("start", 100)
+    online = f"0-{os.cpu_count() or 1}"
+    node.path("/etc/default/proxmox-cpu-affinity").write_text(f"PCA_RESERVED_CPUS={online}\n")
+    world.running.process.send_signal(signal.SIGHUP)
+    world.running.wait_for(lambda: world.running.guest(100)["refused"])
+    status, out, _ = world.run("reassign", "100", "--json")
+    (row,) = json.loads(out)
+    assert (status, row["status"]) == (1, "failed")
+    assert row["notes"] == world.running.guest(100)["refused"]
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
@@ -189,13 +245,14 @@ def test_reassign_skips_what_is_not_ours_or_not_running(world: World, dry: list[
     add_guest(world.node, 100)
     add_guest(world.node, 101, hook=False)
     world.node.do("start", 101)
-    assert world.rows("reassign", "100", *dry)[1] == ["100", "skipped", "VM is not running"]
-    note = "proxmox-cpu-affinity hook not enabled"
-    assert world.rows("reassign", "101", *dry)[1] == ["101", "skipped", note]
+    stopped = ["100", "skipped", "VM is not running", "-", "-"]
+    assert world.rows("reassign", "100", *dry)[1] == stopped
+    assert world.rows("reassign", "101", *dry)[1] == ["101", "skipped", NOT_OURS, "-", "-"]
     status, out, err = world.run("reassign", "999", *dry)
     assert (status, out) == (1, "")
     assert err.startswith("Error: there is no guest 999")
-    assert world.rows("reassign", "--undo", "100", *dry)[1] == ["100", "skipped", "nothing to undo"]
+    nothing = ["100", "skipped", "nothing to undo", "-", "-"]
+    assert world.rows("reassign", "--undo", "100", *dry)[1] == nothing
 
 
 def test_a_dry_run_changes_nothing(world: World) -> None:
@@ -203,7 +260,8 @@ def test_a_dry_run_changes_nothing(world: World) -> None:
     world.node.do("start", 100)
     world.rows("reassign", "--undo", "100")
     before = (masks(world.node, 100), api(world, "decisions"))
-    assert world.rows("reassign", "100", "--dry-run")[1] == ["100", "dry-run", "would reassign"]
+    would = ["100", "dry-run", "would reassign", "-", "-"]
+    assert world.rows("reassign", "100", "--dry-run")[1] == would
     assert (masks(world.node, 100), api(world, "decisions")) == before
 
 
@@ -226,7 +284,7 @@ def test_a_service_that_is_down_is_a_message_a_hint_and_status_1(
     assert main(["--root", str(sim_node.root), *words]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    start = f"proxmox-cpu-affinity-service --root {sim_node.root}"
+    start = f"proxmox-cpu-affinity-service --root {sim_node.root} --port 0 &"
     assert said.err == f"Error: the service is not running\nHint: start it with: {start}\n"
 
 

@@ -125,6 +125,7 @@ def test_demo_that_is_kept_can_be_stopped(short: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"ended the service, and 4 guests; {stop[1]} is gone\n"
     deadline = time.monotonic() + 5
     while processes_below(short) and time.monotonic() < deadline:
         time.sleep(0.05)

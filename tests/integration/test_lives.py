@@ -211,11 +211,6 @@ def test_pending_affinity_reverted(life: Life) -> None:
     life.runs(vmid)
 
 
-KEEPS_ITS_SIZE = "a placement keeps its size when vCPUs are plugged or unplugged"
-KEEPS_ITS_PLACE = "a scan forgets the places of guests that are gone without saving that"
-
-
-@pytest.mark.xfail(strict=True, reason=KEEPS_ITS_SIZE)
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_the_next_scan_finds_a_plugged_vcpu(before: int, after: int) -> None:
     keys = ("cores: 2", f"vcpus: {before}", "hotplug: cpu")
@@ -223,8 +218,6 @@ def test_the_next_scan_finds_a_plugged_vcpu(before: int, after: int) -> None:
     assert len(played.state.tracked[Vmid(100)].placement.home) == after
 
 
-# In these a scan of the service's own may come first, after which SIGHUP places the guest anew.
-@pytest.mark.xfail(strict=False, reason=KEEPS_ITS_SIZE)
 def test_plugged_vcpu(life: Life) -> None:
     vmid = life.guest("--hotplug", "cpu", "--vcpus", 1, cores=2)
     life.runs(vmid)
@@ -243,7 +236,6 @@ def test_plugged_vcpu_is_held_at_once(life: Life) -> None:
     assert masks(pid or 0) == {cpus}
 
 
-@pytest.mark.xfail(strict=False, reason=KEEPS_ITS_SIZE)
 def test_unplugged_vcpu(life: Life) -> None:
     vmid = life.guest("--hotplug", "cpu", cores=2)
     life.runs(vmid, cpus=2)
@@ -266,14 +258,11 @@ def moved_and_destroyed(life: Life) -> tuple[int, int]:
     return moved, destroyed
 
 
-@pytest.mark.xfail(strict=True, reason=KEEPS_ITS_PLACE)
 def test_a_scan_saves_what_it_forgets() -> None:
     played = story(("cores: 1",), "0 start 100", "10 stop 100", "11 destroy 100", "30 scan")
     assert json.loads(played.saved)["last_places"] == {}
 
 
-# In this anything that makes the service save may come in between.
-@pytest.mark.xfail(strict=False, reason=KEEPS_ITS_PLACE)
 def test_nothing_is_kept_of_guests_that_are_gone(life: Life) -> None:
     for vmid in moved_and_destroyed(life):
         life.gone(vmid)
@@ -282,9 +271,6 @@ def test_nothing_is_kept_of_guests_that_are_gone(life: Life) -> None:
         assert str(vmid) not in kept["last_places"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a guest is looked up in the other nodes' folders whatever it is asked for"
-)
 def test_who_is_on_another_node_is_not_found_here(life: Life) -> None:
     moved, destroyed = moved_and_destroyed(life)
     assert life.service.get(f"/api/v1/guests/{destroyed}").status == 404

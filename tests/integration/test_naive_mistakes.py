@@ -1,8 +1,6 @@
 """What a naive tool gets wrong about Proxmox VE, one test each: those mistakes are not made here.
 
-The numbers are those of the list that the project began with. Without a test, for want of the
-thing itself: 16 (a QEMU that is started for a backup looks like any other: the service never asks
-QEMU what it does, so such a guest is placed like others, and counts as load, which it is).
+The numbers are those of the list that the project began with.
 """
 
 import contextlib
@@ -284,6 +282,21 @@ def test_15_affinity_counts_from_the_start_that_applies_it(service: Running) -> 
     said = node.do("start", 115)
     assert "left alone: `affinity:` is set in its configuration" in said
     assert all(mask == {CPUS[-1]} for mask in masks(node, 115).values())
+
+
+def test_16_a_guest_that_is_started_for_its_backup_is_load_until_it_ends(
+    service: Running,
+) -> None:
+    """QEMU in prelaunch runs no vCPU, and reads the guest's disks: nobody asks it which it does."""
+    node = service.node
+    add_guest(node, 116)
+    with node.backing_up(116):
+        assert qmp.run_state(node.path("/var/run/qemu-server/116.qmp")) == "prelaunch"
+        service.confirms(116)
+        cpus = {int(str(service.guest(116)["cpus"]))}
+        assert all(mask == cpus for mask in masks(node, 116).values())
+    service.wait_for(lambda: service.guest(116)["cpus"] == "")
+    assert service.guest(116)["running"] is False
 
 
 def test_17_cpu_numbers_have_gaps_and_cpus_are_offline_or_isolated(

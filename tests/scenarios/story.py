@@ -20,24 +20,34 @@ from proxmox_cpu_affinity.reconcile import State, step
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
+    DeleteDropIn,
+    Enclose,
     Inspect,
+    MoveMemory,
     Record,
     Save,
     Tell,
     Undo,
     Watch,
+    WriteDropIn,
 )
 from proxmox_cpu_affinity.reconcile.events import (
     Confirmed,
+    Enclosed,
     Event,
     HookCalled,
     HostChanged,
     Inspected,
     ManageChanged,
+    MemoryMoved,
     Phase,
     ProcessEnded,
     ReassignAsked,
     Scanned,
+    ScopeAppeared,
+    ScopeRemoved,
+    ScopesLost,
+    ScopesReached,
     SetFree,
 )
 from proxmox_cpu_affinity.service import persist
@@ -56,7 +66,8 @@ class Story:
         self.world = World(self.topology.online)
         for vmid, lines in scenario.guests.items():
             self.world.write(vmid, lines)
-        self.state = State(self._host(), self._settings().manage)
+        wanted = self._settings()
+        self.state = State(self._host(), wanted.manage, move_memory=wanted.move_memory)
         self.saved = self._written()
         self.watched: set[GuestProcess] = set()
         self.lines: list[str] = []
@@ -74,7 +85,14 @@ class Story:
 
     def _host(self) -> Host:
         wanted = self._settings()
-        rules = Rules(wanted.strategy, wanted.weights, wanted.reserved)
+        rules = Rules(
+            wanted.strategy,
+            wanted.weights,
+            wanted.reserved,
+            wanted.dedicated_fallback,
+            wanted.width,
+            wanted.rebalance,
+        )
         return compile_host(self.topology, predicted(self.topology), rules)
 
     def _written(self) -> str:
@@ -109,6 +127,12 @@ class Story:
             case Watch():
                 self._say(f"watches {action.process.vmid}")
                 self.watched.add(action.process)
+            case Enclose() | WriteDropIn() | DeleteDropIn():
+                self._ask_systemd(action, now)
+            case MoveMemory():
+                off, onto = (", ".join(map(str, sorted(n))) for n in (action.off, action.onto))
+                self._say(f"moves memory of {action.process.vmid} from node {off} to {onto}")
+                self.feed(MemoryMoved(now, action.process, action.onto, 512.0, 0.0))
             case Save():
                 self._say("saves")
                 self.saved = self._written()
@@ -118,6 +142,19 @@ class Story:
                 self._say(f"tells {action.level} {action.vmid}: {action.text}")
             case _:
                 assert_never(action)
+
+    def _ask_systemd(self, action: Enclose | WriteDropIn | DeleteDropIn, now: float) -> None:
+        match action:
+            case Enclose():
+                self._say(f"encloses {action.vmid} in CPUs {action.cpus}")
+                effective = self.world.enclose(action.vmid, action.cpus)
+                self.feed(Enclosed(now, action.vmid, action.cpus, effective))
+            case WriteDropIn():
+                self._say(f"writes the drop-in of {action.vmid}: CPUs {action.cpus}")
+                self.world.drop_ins[action.vmid] = action.cpus
+            case DeleteDropIn():
+                self._say(f"deletes the drop-in of {action.vmid}")
+                self.world.drop_ins.pop(action.vmid, None)
 
     def _say(self, text: str) -> None:
         self.lines.append(f"    {text}")
@@ -151,12 +188,18 @@ class Story:
             "restart": self._restart,
             "release": self._release,
             "unmount": self._unmount,
+            "systemd": self._systemd,
+            "lose-systemd": self._lose_systemd,
             "deaf": self._deaf,
             "hearing": self._hearing,
         }
 
     def _guest_events(self) -> dict[str, Callable[..., None]]:
         return {
+            "boot": self._boot,
+            "container": self._container,
+            "scope": self._scope,
+            "scope-gone": self._scope_gone,
             "start": self._start,
             "stop": self._stop,
             "run": self._run,
@@ -187,6 +230,39 @@ class Story:
         self.world.run(vmid)
         self._hook(vmid, Phase.POST_START)
 
+    def _boot(self, vmid: Vmid) -> None:
+        """As `start`, in a scope of which systemd tells."""
+        self._hook(vmid, Phase.PRE_START)
+        self._scope(vmid)
+        self.world.run(vmid)
+        self._hook(vmid, Phase.POST_START)
+
+    def _container(self, vmid: Vmid, cpus: str) -> None:
+        """A container is given CPUs."""
+        self.world.containers[vmid] = CpuSet.parse(cpus)
+
+    def _scope(self, vmid: Vmid) -> None:
+        """PVE makes the guest's scope, and systemd tells of it."""
+        allowed = self.world.open_scope(vmid)
+        limit = "no limit" if allowed is None else f"CPUs {allowed}"
+        self._say(f"the scope of {vmid} begins with {limit}")
+        config, process = self.world.config(vmid), self.world.process(vmid)
+        if self.state.scopes:
+            self.feed(ScopeAppeared(self._now, vmid, config, process, allowed))
+
+    def _scope_gone(self, vmid: Vmid) -> None:
+        del self.world.scopes[vmid]
+        if not self.state.scopes:
+            return
+        self.feed(ScopeRemoved(self._now, vmid))
+
+    def _systemd(self) -> None:
+        """The service reaches systemd."""
+        self.feed(ScopesReached(self._now))
+
+    def _lose_systemd(self) -> None:
+        self.feed(ScopesLost(self._now))
+
     def _stop(self, vmid: Vmid) -> None:
         """A stop of PVE's, as from version 9: post-stop comes when the process is gone."""
         self._hook(vmid, Phase.PRE_STOP)
@@ -200,6 +276,7 @@ class Story:
         """The process ends; whoever watches it hears of it."""
         process = self._running(vmid)
         del self.world.tasks[process]
+        self.world.scopes.pop(vmid, None)
         if process in self.watched:
             self.watched.remove(process)
             self.feed(ProcessEnded(self._now, process))
@@ -208,12 +285,15 @@ class Story:
         """The process ends, and nobody hears of it."""
         process = self._running(vmid)
         del self.world.tasks[process]
+        self.world.scopes.pop(vmid, None)
         self.watched.discard(process)
 
     def _look(self) -> None:
         """A scan begins: what it reads now is fed by the next `scan`."""
         configs, unreadable = self.world.configs()
-        self._looked = Scanned(self._now, configs, self.world.processes(), unreadable)
+        self._looked = Scanned(
+            self._now, configs, self.world.processes(), unreadable, self.world.outside()
+        )
 
     def _scan(self) -> None:
         if not self.world.mounted:
@@ -238,7 +318,7 @@ class Story:
     def _switch(self, spec: str) -> None:
         """Other CPUs are online."""
         self._switch_unheard(spec)
-        self.feed(HostChanged(self._now, self._host()))
+        self.feed(HostChanged(self._now, self._host(), switched=True))
 
     def _switch_unheard(self, spec: str) -> None:
         """As `host`, while the service is down."""
@@ -251,14 +331,22 @@ class Story:
     def _reload(self, name: str, value: str = "") -> None:
         """A setting changes and the service is sent SIGHUP."""
         self.environment[name] = value
+        wanted = self._settings()
         self.feed(HostChanged(self._now, self._host()))
-        self.feed(ManageChanged(self._now, self._settings().manage))
+        self.feed(ManageChanged(self._now, wanted.manage, wanted.move_memory))
 
     def _restart(self, how: str = "") -> None:
         """The service is killed and comes back; with `lost` its state file is gone."""
-        fresh = State(self._host(), self._settings().manage, adopt=how == "lost")
+        wanted = self._settings()
+        fresh = State(
+            self._host(),
+            wanted.manage,
+            adopt=how == "lost",
+            move_memory=wanted.move_memory,
+        )
         self.watched = set()
         self._looked = None
+        self.world.drop_ins.clear()  # ExecStopPost, and the start itself, delete them
         if how != "lost":
             memory = persist.from_json(json.loads(self.saved), boot_id=BOOT)
             memory = persist.fits(memory, self.topology)
@@ -346,6 +434,8 @@ class Story:
         for vmid, process in sorted(self.world.processes().items()):
             masks = sorted({str(thread.affinity) for thread in self.world.threads(process)})
             lines.append(f"    the kernel has {vmid} on CPUs {' and '.join(masks)}")
+        for vmid, cpus in sorted(self.world.drop_ins.items()):
+            lines.append(f"    a drop-in stands for {vmid}: CPUs {cpus}")
         return lines if len(lines) > 1 else [*lines, "    nothing runs"]
 
 

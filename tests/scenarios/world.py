@@ -4,13 +4,14 @@ It answers Confine, Undo and Inspect as the kernel would, partial failures inclu
 nothing of the brain. Out of scope: PVE's programs, sysfs, time.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.formats.pveconf import guest_config
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
-from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
+from proxmox_cpu_affinity.model.ids import Cpu, Pid, Tid, Vmid
 from proxmox_cpu_affinity.model.placement import (
     Confined,
     Confinement,
@@ -41,6 +42,13 @@ class _Guest:
     readable: bool = True
 
 
+def mask_of(thread: Thread, placement: Placement) -> CpuSet:
+    """The mask of a thread: a pinned guest's vCPUs have one CPU each."""
+    if placement.pinned and thread.vcpu is not None and thread.vcpu < len(placement.order):
+        return CpuSet.of((placement.order[thread.vcpu],))
+    return placement.applied
+
+
 @dataclass(slots=True)
 class World:
     """The node. `online` are the CPUs that can run something."""
@@ -50,6 +58,9 @@ class World:
     tasks: dict[GuestProcess, list[_Task]] = field(default_factory=dict)
     mounted: bool = True  # /etc/pve is there
     deaf: bool = False  # systemd does not answer
+    containers: dict[Vmid, CpuSet] = field(default_factory=dict)
+    drop_ins: dict[Vmid, CpuSet] = field(default_factory=dict)
+    scopes: dict[Vmid, CpuSet | None] = field(default_factory=dict)  # and their limit
     _last: int = 1000
 
     # -- what PVE's files say ----------------------------------------------------------------------
@@ -74,6 +85,10 @@ class World:
     def process(self, vmid: Vmid) -> GuestProcess | None:
         return self.processes().get(vmid)
 
+    def outside(self) -> tuple[tuple[Cpu, float], ...]:
+        load = Counter(cpu for cpus in self.containers.values() for cpu in cpus)
+        return tuple((cpu, float(count)) for cpu, count in sorted(load.items()))
+
     # -- what happens ------------------------------------------------------------------------------
 
     def write(self, vmid: Vmid, lines: Iterable[str]) -> None:
@@ -94,7 +109,7 @@ class World:
     def spawn(self, process: GuestProcess, name: str) -> None:
         """A thread is born with the mask of the first one."""
         tasks = self.tasks[process]
-        mask = tasks[0].mask if tasks else self.online
+        mask = tasks[0].mask if tasks else self.scopes.get(process.vmid) or self.online
         tid = Tid(self._number()) if tasks else Tid(process.pid)
         tasks.append(_Task(tid, name, mask))
 
@@ -118,6 +133,19 @@ class World:
                 if not task.mask.overlaps(online):
                     task.mask = CpuSet((1 << 64) - 1)
 
+    # -- systemd -----------------------------------------------------------------------------------
+
+    def open_scope(self, vmid: Vmid) -> CpuSet | None:
+        """PVE makes the guest's scope, by its drop-in."""
+        self.scopes[vmid] = self.drop_ins.get(vmid)
+        return self.scopes[vmid]
+
+    def enclose(self, vmid: Vmid, cpus: CpuSet) -> CpuSet | None:
+        if vmid not in self.scopes or self.deaf:
+            return None
+        self.scopes[vmid] = cpus
+        return cpus & self.online
+
     def _number(self) -> int:
         self._last += 1
         return self._last
@@ -131,7 +159,7 @@ class World:
         )
 
     def confine(self, process: GuestProcess, placement: Placement) -> Confined:
-        masks = {task.tid: placement.applied for task in self.tasks.get(process, ())}
+        masks = {t.tid: mask_of(t, placement) for t in self.threads(process)}
         return self._given(process, masks, placement.applied, Confinement.THREADS)
 
     def undo(self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet) -> Confined:

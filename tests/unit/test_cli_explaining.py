@@ -73,9 +73,12 @@ def test_a_guest_alone_got_the_first_of_equals() -> None:
     stage = Stage("1x2x2x1")
     stage.start(100, 2)
     said = stage.words(100)
-    assert said["Asked for"] == "2 vCPUs, policy shared"
+    assert said["Asked for"] == "2 vCPUs, policy shared, managed by PCA_MANAGE=all"
     assert said["Got"] == "CPUs 0-1 (cache group 0, node 0)"
-    assert said["Held"] == "by the mask of every thread: 5 threads read back, all on them"
+    assert (
+        said["Held"]
+        == "by the mask of every thread, since it was up: 5 threads read back, all on them"
+    )
     assert said["Why"].endswith("as cheap as CPUs 2-3, and first in turn")
     assert said["Neighbours"] == "none in its cache groups"
     assert said["Elsewhere"] == "CPUs 2-3 (cache group 1) +0.0000"
@@ -131,7 +134,7 @@ def test_a_neighbour_on_the_sibling_is_not_one_of_the_cache_group() -> None:
 @pytest.mark.parametrize(
     ("faults", "held"),
     [
-        (2, "by the mask of every thread, in part: 3 of 5 threads on them"),
+        (2, "by the mask of every thread, since it was up, in part: 3 of 5 threads on them"),
         (5, "by nothing: no thread is on them"),
     ],
 )
@@ -180,7 +183,7 @@ def test_a_guest_without_a_decision_says_so() -> None:
     stage.state = stage.state.with_tracked(Vmid(100), tracked)
     found = stage.explain(100)
     assert found.decision is None
-    assert "which keeps places and not their reasons" in dict(found.words)["Why"]
+    assert "before the service was started again" in dict(found.words)["Why"]
 
 
 def test_a_guest_larger_than_the_host_has_its_warning() -> None:
@@ -222,7 +225,7 @@ def test_a_guest_that_was_not_chosen_is_told_how_to_change_that() -> None:
     stage.state = replace(stage.state, configs={Vmid(100): config}, manage=Manage.HOOK)
     view = views.guest(stage.state, config)
     assert (view.reason_code, view.managed) == ("not chosen", False)
-    assert "(to change that: hookscript enable)" in stage.words(100)["Asked for"]
+    assert "(to change that: hookscript enable 100)" in stage.words(100)["Asked for"]
 
 
 def test_a_guest_that_was_let_go_says_so() -> None:

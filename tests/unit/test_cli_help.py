@@ -100,6 +100,24 @@ def test_wrong_words_are_usage_errors(
     assert "Error: " in said.err
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("statsu",), "Did you mean status?"),
+        (("hookscript", "enabel", "100"), "Did you mean enable or enable-all?"),
+        (("status", "pong"), "Did you mean ping?"),
+        (("frobnicate",), ""),
+    ],
+)
+def test_a_command_that_there_is_not_brings_those_spelled_alike(
+    words: tuple[str, ...], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(list(words)) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("Error: No such command ")
+    assert last.endswith(meant or f"'{words[-1]}'.")
+
+
 def test_the_list_of_commands_says_what_their_own_help_says() -> None:
     for name, entry in COMMANDS.items():
         command = found((name,))

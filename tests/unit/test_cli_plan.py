@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,15 @@ import pytest
 from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.formats import snapshot
 from proxmox_cpu_affinity.formats.snapshot import Snapshot
+from proxmox_cpu_affinity.formats.sysfs import topology
+from proxmox_cpu_affinity.latency import cache
+from proxmox_cpu_affinity.latency.facts import host_facts
+from proxmox_cpu_affinity.latency.predict import predicted
+from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
 from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.latency import Verdict
 from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
+from proxmox_cpu_affinity.store import JsonFile
 
 HOST = "generated:2x2x4x2"
 HOSTS = Path(__file__).parents[1] / "hosts"
@@ -72,6 +80,46 @@ def test_text_has_columns_a_map_and_talk_apart(
     assert lines[-1].startswith("Estimated slowdown of a vCPU ")
     latencies = "predicted from the topology, nothing measured"
     assert said.err == f"strategy balanced; latencies: {latencies}\n"
+
+
+def test_reserved_cpus_that_the_host_has_not_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = run(capsys, tmp_path, "--host", HOST, "--reserved", "0,31-33", "--guest=100:1")
+    assert (said.status, said.out) == (2, "")
+    text = "Error: --reserved 0,31-33: the host has no CPUs 32-33\nHint: it has CPUs 0-31\n"
+    assert said.err == text
+
+
+def test_this_host_s_latencies_are_those_that_its_service_kept(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Kept ones of another host, unstable or damaged ones are not used, and none is removed."""
+    for path, text in generate(parse_spec("1x1x4x1")).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    tree = Tree(tmp_path)
+    host = topology(capture_sysfs(tree))
+    facts = cache.fingerprint(host_facts(host, tree))
+    kept = replace(
+        predicted(host), verdict=Verdict.TRUSTED, measured=b"\1" * 16, conditions=("measured so",)
+    )
+    file = tmp_path / "var/lib/proxmox-cpu-affinity/matrix.json"
+    file.parent.mkdir(parents=True)
+    store = JsonFile(file)
+    foreseen = "predicted from the topology"
+    for matrix, fingerprint, said in (
+        (kept, facts, "measured so"),
+        (kept, "{}", foreseen),
+        (replace(kept, verdict=Verdict.UNSTABLE), facts, foreseen),
+    ):
+        store.save(cache.encoded(matrix, fingerprint))
+        found = json.loads(run(capsys, tmp_path, "--guest=100:2", "--json").out)
+        assert found["latencies"].startswith(said)
+    file.write_text("{")
+    found = json.loads(run(capsys, tmp_path, "--guest=100:2", "--json").out)
+    assert found["latencies"].startswith(foreseen)
+    assert [name.name for name in file.parent.iterdir()] == [file.name]
 
 
 def test_reserved_cpus_are_left_out(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -178,8 +226,11 @@ def test_wrong_words_are_usage_errors_that_name_the_part(
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"", "no host snapshot"),
-        (b"[]", "a host snapshot is a JSON object"),
+        (b"", "the file is empty"),
+        (b"{", "no host snapshot"),
+        (b"[]", "no core ranking"),
+        (b"<html/>", "no hwloc topology"),
+        (b"1,2\n3,4,5\n", "row 2: 3 cells in 2 rows"),
         (b'{"origin": "", "what": "", "files": {}, "cpus": 1}', "'cpus'"),
         (b'{"origin": "", "what": "", "files": {}}', "no CPU that is online"),
         (b"\xff\xfe", "no text"),
@@ -224,3 +275,14 @@ def test_settings_of_the_host_are_its_service_s(
     said = run(capsys, tmp_path, "--host", HOST, "--guest=100:1")
     assert said.status == 78
     assert "line 1: PCA_STRATEGY" in said.err
+
+
+def test_a_host_can_be_a_csv_of_latencies(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "latencies.csv"
+    file.write_text(",,,\n90,,,\n20,90,,\n90,20,90,\n")
+    said = run(capsys, tmp_path, "--host", str(file), "--guest=100:2", "--guest=101:2", "--json")
+    assert said.status == 0
+    homes = {row["cpus"] for row in json.loads(said.out)["guests"]}
+    assert homes == {"0,2", "1,3"}

@@ -13,6 +13,7 @@ from proxmox_cpu_affinity.reconcile.events import Event, Inspected, Scanned
 from proxmox_cpu_affinity.reconcile.state import RESERVED_FOR
 from tests.scenarios.scenario import Scenario
 from tests.scenarios.story import Story
+from tests.scenarios.world import mask_of
 
 HOST = "1x2x2x2"
 OTHER_HOSTS = (HOST, "1x2x2x2+offline=3", "1x2x2x2+offline=0,4", "1x2x2x2+offline=0-1,3-7")
@@ -48,7 +49,8 @@ SERVICE = (
 HOOKS = ("pre-start", "post-start", "pre-stop", "post-stop")
 ALWAYS = (*HOOKS, "reassign", "undo")
 IF_RUNNING = ("die", "vanish", "stop", "refuse", "spawn")
-IF_STOPPED = ("start", "run")
+IF_STOPPED = ("start", "run", "boot", "scope")
+STARTS = ("start", "boot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ def _happenings(kinds: tuple[str, ...]) -> st.SearchStrategy[list[Happening]]:
 
 
 NODE = (*ALWAYS, *IF_RUNNING, *IF_STOPPED, "scan", "scan", "scan", "look", "set", "unset", "file")
-SERVICE_KINDS = ("service", "host", "measured", "restart", "restart lost")
+SYSTEMD = ("systemd", "systemd", "lose-systemd", "scope-gone")
+SERVICE_KINDS = (*SYSTEMD, "service", "host", "measured", "restart", "restart lost")
 anything = _happenings((*NODE, *SERVICE_KINDS))
 without_restarts = _happenings(tuple(k for k in (*NODE, "service", "host") if k != "reassign"))
 quick = settings(max_examples=120, deadline=None)
@@ -87,6 +90,11 @@ def _words(story: Story, event: Happening) -> str | None:
     match kind:
         case "scan" | "look" | "measured" | "restart" | "restart lost":
             return kind
+        case "systemd" | "lose-systemd":
+            reached = story.state.scopes
+            return kind if reached == (kind == "lose-systemd") else None
+        case "scope-gone":
+            return f"{kind} {vmid}" if vmid in story.world.scopes and not running else None
         case "service":
             return f"set-service PCA_{SERVICE[event.which % len(SERVICE)]}"
         case "host":
@@ -107,7 +115,7 @@ def _words(story: Story, event: Happening) -> str | None:
         case _:
             possible = kind in ALWAYS or running == (kind in IF_RUNNING)
             # No start without a configuration: PVE cannot read it either.
-            return f"{kind} {vmid}" if possible and (readable or kind != "start") else None
+            return f"{kind} {vmid}" if possible and (readable or kind not in STARTS) else None
 
 
 def _begun() -> Story:
@@ -121,8 +129,18 @@ def _play(story: Story, history: list[Happening]) -> None:
         words = _words(story, event)
         if words is not None:
             story.play(f"{now} {words}")
+            # Whatever happened: the files are those that the state wants, and those of no guest
+            # that runs or is not ours.
+            assert story.world.drop_ins == story.state.drop_ins()
+            assert not story.world.drop_ins.keys() & _busy(story)
             if words == "scan":
                 _check_node(story)
+
+
+def _busy(story: Story) -> set[Vmid]:
+    state = story.state
+    runs = {v for v, t in state.tracked.items() if t.running or t.held is not None}
+    return runs | {vmid for vmid in state.configs if state.excluded(vmid)}
 
 
 def _plain(state: State) -> str:
@@ -211,7 +229,8 @@ def _check_node(story: Story) -> None:
             story.world.threads(process), story.world.tasks[process], strict=True
         ):
             if tracked is not None and tracked.process == process and not task.refuses:
-                assert thread.affinity == tracked.placement.applied & state.host.topology.online
+                wanted = mask_of(thread, tracked.placement)
+                assert thread.affinity == wanted & state.host.topology.online
             if tracked is None and not task.refuses and not lost:
                 # The CPU that was never offline: nobody can be given back one that is.
                 assert CpuSet.parse("2") & state.host.topology.online <= thread.affinity
@@ -274,9 +293,10 @@ def test_scans_settle(history: list[Happening]) -> None:
 
 
 def _unanswered(state: State) -> State:
-    """Without what was read back last, which holds every thread's mask."""
+    """Without what was read back last, which holds every thread's mask, and the time at which
+    CPUs were last seen shared."""
     tracked = {v: replace(t, confined=None) for v, t in state.tracked.items()}
-    return replace(state, tracked=tracked)
+    return replace(state, tracked=tracked, wide=dict.fromkeys(state.wide, 0.0))
 
 
 @quick

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 from proxmox_cpu_affinity.cli.answers import read, strange
 from proxmox_cpu_affinity.cli.command import Session
+from proxmox_cpu_affinity.cli.remedies import Remedies
 from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.formats.wire import ENDPOINTS, Endpoint, Problem
 from proxmox_cpu_affinity.model.errors import (
@@ -28,6 +29,7 @@ from proxmox_cpu_affinity.service.paths import Paths
 
 TIMEOUT = 15.0  # seconds without a byte
 LONG = 120.0  # the same for what changes many guests
+REAL = Remedies(Path("/"))
 
 
 class _UnixConnection(HTTPConnection):
@@ -43,10 +45,10 @@ class _UnixConnection(HTTPConnection):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The service behind one socket. `start` says how to start it where it is down."""
+    """The service behind one socket, and what to do where it does not answer."""
 
     path: Path
-    start: str = ""
+    remedies: Remedies = REAL
 
     def get(self, name: str, *, vmid: int | None = None) -> object:
         """What an endpoint that is read answers, as JSON.
@@ -86,12 +88,13 @@ class Client:
             status, data = response.status, response.read()
         except PermissionError:
             raise ForbiddenError(
-                f"not permitted to talk to the service at {self.path}", hint="only root may"
+                f"not permitted to talk to the service at {self._shown()}",
+                hint="only root may, and who runs the service",
             ) from None
         except TimeoutError:
             raise ServiceDownError(
                 f"the service is there, but does not answer within {timeout:g} s",
-                hint="look at its log: journalctl -u proxmox-cpu-affinity",
+                hint=f"look at its log: {self.remedies.log}",
             ) from None
         except (FileNotFoundError, ConnectionRefusedError):
             raise self._down("the service is not running") from None
@@ -106,14 +109,19 @@ class Client:
         return data
 
     def _down(self, text: str) -> ServiceDownError:
-        return ServiceDownError(text, hint=self.start)
+        return ServiceDownError(text, hint=f"start it with: {self.remedies.start}")
+
+    def _shown(self) -> str:
+        """The socket as the node sees it: messages print paths without the root."""
+        root = self.remedies.root
+        return (
+            f"/{self.path.relative_to(root)}" if self.path.is_relative_to(root) else str(self.path)
+        )
 
 
 def client_of(session: Session, path: Path | None) -> Client:
     """The client for this root's service, or for the one at another socket."""
-    program = "proxmox-cpu-affinity-service"
-    start = "" if session.real else f"start it with: {program} --root {session.root}"
-    return Client(path or Paths(session.root).socket, start)
+    return Client(path or Paths(session.root).socket, Remedies(session.root))
 
 
 def _endpoint(name: str) -> Endpoint:

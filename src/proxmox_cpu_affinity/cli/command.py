@@ -3,12 +3,15 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from proxmox_cpu_affinity.cli import ui
+from proxmox_cpu_affinity.cli.remedies import Remedies
+from proxmox_cpu_affinity.model.errors import AffinityError, UsageError
 from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN, Vmid, vmid_of
 
 if TYPE_CHECKING:
@@ -67,21 +70,29 @@ class Command(_WithExamples, click.Command):
         examples: Sequence[str],
         needs_root: bool = True,
         needs_pve: bool = False,
+        looks_here: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
         self.needs_root = needs_root
         self.needs_pve = needs_pve
+        self.looks_here = looks_here  # below the root, which then must be there
 
     def invoke(self, ctx: click.Context) -> Any:
         session = ctx.find_object(Session)
         assert session is not None
+        if self.looks_here:
+            require_root_folder(session)
         if self.needs_root and not ctx.params.get("quiet"):
             warn_without_root(session)
         if self.needs_pve:
             require_pve(session)
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except AffinityError as error:
+            error.hint = Remedies(session.root).with_path(error.hint)
+            raise
 
 
 class Group(_WithExamples, click.Group):
@@ -92,6 +103,27 @@ class Group(_WithExamples, click.Group):
     def __init__(self, *args: Any, examples: Sequence[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; a command that there is not brings those that are spelled alike."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            alike = get_close_matches(args[0], self.list_commands(ctx))
+            if alike:
+                error.message = f"{error.message} Did you mean {' or '.join(alike)}?"
+            raise
+
+
+def require_root_folder(session: Session) -> None:
+    """UsageError for a root that is not there (any more)."""
+    if not session.root.is_dir():
+        raise UsageError(
+            f"the root {session.root} is no directory",
+            hint="see --root, and PCA_ROOT in the environment",
+        )
 
 
 def warn_without_root(session: Session) -> None:

@@ -8,15 +8,17 @@ from pathlib import Path
 from proxmox_cpu_affinity.service.paths import Paths
 
 
-def end_service(root: Path) -> None:
-    """SIGTERM to the service below `root`, if one runs, and wait for its end."""
+def end_service(root: Path) -> bool:
+    """SIGTERM to the service below `root`, and wait for its end; whether one ran."""
     lock = Paths(root.resolve()).run / "lock"
     try:
         pid = int(lock.read_text())
     except (OSError, ValueError):
-        return
-    if _holds(pid, lock):
-        end_process(pid)
+        return False
+    if not _holds(pid, lock):
+        return False
+    end_process(pid)
+    return True
 
 
 def _holds(pid: int, file: Path) -> bool:

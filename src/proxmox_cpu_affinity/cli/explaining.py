@@ -3,9 +3,10 @@
 Out of scope: asking the service, and printing (commands.explain).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from proxmox_cpu_affinity.cli.words import HELD_SINCE, MANAGED_BY, counted, cpus_named, listed
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.guest import Exclusion
@@ -58,8 +59,10 @@ def explanation(
     guest: wire.GuestView,
     decisions: Iterable[wire.DecisionView],
     topology: wire.TopologyView,
+    memory: Mapping[int, float] | None = None,
 ) -> Explanation:
-    """Why a guest is where it is; `guest` may lie in another node's folder, `guests` do not."""
+    """Why a guest is where it is; `guest` may lie in another node's folder, `guests` do not.
+    `memory`: MiB of it on each node, as far as known."""
     decision = next((d for d in decisions if d.vmid == vmid and d.current), None)
     others = [other for other in guests if other.vmid != vmid]
     beside = neighbours(CpuSet.parse(guest.cpus), others, topology)
@@ -69,6 +72,7 @@ def explanation(
         ("Got", _got(guest, topology)),
         ("Held", _held(guest)),
         ("Outside", "; ".join(guest.faults)),
+        ("Memory", _memory(memory or {})),
         ("Why", _why(guest, decision)),
         ("Decided", "" if decision is None else decision.time),
         ("Neighbours", _beside(guest, beside)),
@@ -107,9 +111,15 @@ def _around(cpus: CpuSet, groups: Sequence[str]) -> CpuSet:
 
 def _asked(guest: wire.GuestView) -> str:
     if guest.managed:
-        return f"{_counted(guest.vcpus, 'vCPU')}, policy {guest.policy}"
-    remedy = " (to change that: hookscript enable)" * (guest.reason_code == Exclusion.NOT_CHOSEN)
+        return f"{counted(guest.vcpus, 'vCPU')}, policy {guest.policy}{_by(guest)}"
+    chosen = guest.reason_code != Exclusion.NOT_CHOSEN
+    remedy = "" if chosen else f" (to change that: hookscript enable {guest.vmid})"
     return f"nothing: {guest.reason}{remedy}"
+
+
+def _by(guest: wire.GuestView) -> str:
+    by = MANAGED_BY.get(guest.managed_by)
+    return f", managed by {by}" if by else ""
 
 
 def _got(guest: wire.GuestView, topology: wire.TopologyView) -> str:
@@ -123,7 +133,7 @@ def _got(guest: wire.GuestView, topology: wire.TopologyView) -> str:
         return f"no CPUs of ours: {guest.reason or 'the next scan will see it'}"
     place = _where(CpuSet.parse(guest.cpus), topology)
     if guest.applied != guest.cpus:
-        place += f", and may use {_cpus(guest.applied)}"
+        place += f", and may use {cpus_named(guest.applied)}"
     return f"{place}{'' if guest.running else ', reserved for a start that is under way'}"
 
 
@@ -132,8 +142,12 @@ def _where(cpus: CpuSet, topology: wire.TopologyView) -> str:
         i for i, text in enumerate(topology.cache_groups) if CpuSet.parse(text).overlaps(cpus)
     ]
     nodes = [node.node for node in topology.nodes if CpuSet.parse(node.cpus).overlaps(cpus)]
-    named = f"{_listed('cache group', groups)}, {_listed('node', nodes)}"
-    return f"{_cpus(str(cpus))} ({named})"
+    named = f"{listed('cache group', groups)}, {listed('node', nodes)}"
+    return f"{cpus_named(str(cpus))} ({named})"
+
+
+def _memory(memory: Mapping[int, float]) -> str:
+    return ", ".join(f"{mib:.0f} MiB on node {node}" for node, mib in sorted(memory.items()))
 
 
 def _held(guest: wire.GuestView) -> str:
@@ -143,12 +157,14 @@ def _held(guest: wire.GuestView) -> str:
         "threads": "by the mask of every thread",
         "scope": "by AllowedCPUs of its systemd scope",
     }.get(guest.confinement, "by nothing")
+    since = HELD_SINCE.get(guest.held_since)
+    means = f"{means}, {since}" if since else means
     good = guest.threads - len(guest.faults)
     match guest.outcome:
         case "full":
-            return f"{means}: {_counted(guest.threads, 'thread')} read back, all on them"
+            return f"{means}: {counted(guest.threads, 'thread')} read back, all on them"
         case "part":
-            return f"{means}, in part: {good} of {_counted(guest.threads, 'thread')} on them"
+            return f"{means}, in part: {good} of {counted(guest.threads, 'thread')} on them"
         case "failed":
             return "by nothing: no thread is on them"
         case _:
@@ -160,8 +176,8 @@ def _why(guest: wire.GuestView, decision: wire.DecisionView | None) -> str:
         return ""
     if decision is None:
         return (
-            "it had these CPUs when the service began, which keeps places and not their reasons"
-            " (a reassign decides anew)"
+            "decided before the service was started again, which keeps CPUs and not the candidates"
+            " (to see some: plan for an empty host, reassign to decide anew)"
         )
     return f"{decision.reason}{_against(decision)}"
 
@@ -176,13 +192,13 @@ def _against(decision: wire.DecisionView) -> str:
         return ": there was no other"
     best = others[0]
     if chosen is None:
-        return f": {_cpus(best.cpus)} ({best.origin}) would cost {best.cost:.4f}"
+        return f": {cpus_named(best.cpus)} ({best.origin}) would cost {best.cost:.4f}"
     gap = best.cost - chosen.cost
     if abs(gap) < _SAME:
-        return f": as cheap as {_cpus(best.cpus)}, and first in turn"
+        return f": as cheap as {cpus_named(best.cpus)}, and first in turn"
     if gap < 0:
-        return f": {_cpus(best.cpus)} would be {-gap:.4f} cheaper, which is not worth a change"
-    return f": {gap:.4f} cheaper than {_cpus(best.cpus)}, by {_reasons(chosen, best)}"
+        return f": {cpus_named(best.cpus)} would be {-gap:.4f} cheaper, which is not worth a change"
+    return f": {gap:.4f} cheaper than {cpus_named(best.cpus)}, by {_reasons(chosen, best)}"
 
 
 def _chosen(decision: wire.DecisionView) -> wire.CandidateView | None:
@@ -213,7 +229,7 @@ def _elsewhere(decision: wire.DecisionView) -> list[Elsewhere]:
 
 def _dearer(apart: Sequence[Elsewhere]) -> str:
     words = [
-        f"{_cpus(place.cpus)} ({place.origin}) {place.more:+.4f}"
+        f"{cpus_named(place.cpus)} ({place.origin}) {place.more:+.4f}"
         for place in apart
         if place.more is not None
     ]
@@ -228,17 +244,5 @@ def _beside(guest: wire.GuestView, found: Neighbours) -> str:
         "on SMT siblings of its CPUs": found.smt_siblings,
         "in the same cache groups": found.cache_groups,
     }
-    words = [f"{_listed('VM', vmids)} {where}" for where, vmids in parts.items() if vmids]
+    words = [f"{listed('VM', vmids)} {where}" for where, vmids in parts.items() if vmids]
     return "; ".join(words) or "none in its cache groups"
-
-
-def _cpus(text: str) -> str:
-    return f"CPU{'' if text.isdigit() else 's'} {text}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _listed(noun: str, numbers: Sequence[int]) -> str:
-    return f"{noun}{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"

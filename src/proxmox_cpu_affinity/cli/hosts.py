@@ -1,15 +1,18 @@
 """Hosts to plan on: this one, one in a snapshot file, or one made from a few numbers.
 
-Out of scope: measuring. Latencies are those of the snapshot, else predicted from the topology.
+Out of scope: measuring. Latencies are those that the service of this host measured, those of the
+snapshot, else predicted from the topology.
 """
 
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxmox_cpu_affinity.formats import snapshot
+from proxmox_cpu_affinity.formats import saved
 from proxmox_cpu_affinity.formats.snapshot import Latencies
 from proxmox_cpu_affinity.formats.sysfs import topology as parse_topology
+from proxmox_cpu_affinity.latency import cache
+from proxmox_cpu_affinity.latency.facts import host_facts
 from proxmox_cpu_affinity.latency.predict import predicted
 from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
@@ -17,7 +20,9 @@ from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault, UsageError
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, Verdict
 from proxmox_cpu_affinity.model.topology import Topology
+from proxmox_cpu_affinity.service.paths import Paths
 from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
+from proxmox_cpu_affinity.store import JsonFile
 
 GENERATED = "generated:"
 
@@ -36,7 +41,18 @@ def this_host(tree: Tree) -> Described:
     topology = parse_topology(capture_sysfs(tree))
     if not topology.online:
         raise UsageError(f"{tree.root} holds no host: its sys names no CPU that is online")
-    return Described(topology, predicted(topology), own_cpus())
+    return Described(topology, _kept(tree, topology) or predicted(topology), own_cpus())
+
+
+def _kept(tree: Tree, topology: Topology) -> LatencyMatrix | None:
+    """What the service measured, if it is of this host as it is now and to be relied on."""
+    kept = JsonFile(Paths(tree.root).matrix).load(set_aside=False).content
+    if kept is None:
+        return None
+    found = cache.usable(kept, cache.fingerprint(host_facts(topology, tree)))
+    if isinstance(found, LatencyMatrix) and found.verdict is Verdict.TRUSTED:
+        return found
+    return None
 
 
 def named_host(name: str) -> Described:
@@ -44,20 +60,24 @@ def named_host(name: str) -> Described:
     if name.startswith(GENERATED):
         topology = parse_topology(generate(parse_spec(name.removeprefix(GENERATED))))
         return Described(topology, predicted(topology))
+    hint = f"or describe one: --host {GENERATED}2x2x4x2"
+    return saved_host(name, option="--host", hint=hint)
+
+
+def saved_host(name: str, *, option: str, hint: str = "") -> Described:
+    """The host in a file: a snapshot, a saved ranking, hwloc's XML or a CSV. UsageError."""
     try:
         return _captured(Path(name).read_text(encoding="utf-8"), name)
     except OSError as error:
-        raise UsageError(
-            f"--host {name}: {error.strerror}", hint=f"or describe one: --host {GENERATED}2x2x4x2"
-        ) from None
+        raise UsageError(f"{option} {name}: {error.strerror}", hint=hint) from None
     except SyntaxFault as fault:
-        raise UsageError(f"--host {fault.text}", hint=fault.hint) from None
+        raise UsageError(f"{option} {fault}", hint=fault.hint) from None
     except UnicodeDecodeError:
-        raise UsageError(f"--host {name}: no text") from None
+        raise UsageError(f"{option} {name}: no text") from None
 
 
 def _captured(text: str, name: str) -> Described:
-    found = snapshot.parse(text, where=name)
+    found = saved.parse(text, where=name)
     try:
         topology = parse_topology(found.files)
     except SyntaxFault as fault:

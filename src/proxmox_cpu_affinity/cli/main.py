@@ -82,7 +82,7 @@ class _Commands(Group):
 @click.version_option(__version__, prog_name=NAME, message="%(prog)s %(version)s")
 @click.option(
     "--root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     default="/",
     envvar="PCA_ROOT",
     metavar="PATH",

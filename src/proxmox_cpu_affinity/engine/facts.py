@@ -5,7 +5,7 @@ placements at each decision, never kept beside them.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Cpu, Vmid
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, restricted
-from proxmox_cpu_affinity.model.placement import Fallback, Placement, Strategy, Weights
+from proxmox_cpu_affinity.model.placement import (
+    Fallback,
+    Placement,
+    Rebalance,
+    Strategy,
+    Weights,
+    Width,
+)
 from proxmox_cpu_affinity.model.topology import CoreKind, Topology
 
 Floats = NDArray[np.float64]
@@ -43,6 +50,8 @@ class Rules:
     weights: Weights = field(default_factory=Weights)
     reserved: CpuSet = EMPTY
     dedicated_fallback: Fallback = Fallback.REFUSE
+    width: Width = Width.EXACT
+    rebalance: Rebalance = Rebalance.OFF
     thresholds: Thresholds = field(default_factory=Thresholds)
 
 
@@ -209,6 +218,17 @@ def _siblings(topology: Topology, cpus: tuple[Cpu, ...]) -> Ints:
     widest = max(map(len, beside), default=0)
     padded = [row + [len(cpus)] * (widest - len(row)) for row in beside]
     return np.array(padded, dtype=np.int64).reshape(len(cpus), widest)
+
+
+def within(host: Host, cpus: CpuSet) -> Host:
+    """The host as if guests might be run on these CPUs only. O(CPUs)."""
+    inside = np.array([cpu in cpus for cpu in host.cpus], dtype=np.bool_)
+    return replace(
+        host,
+        usable=host.usable & cpus,
+        is_usable=host.is_usable & inside,
+        is_isolated=host.is_isolated & inside,
+    )
 
 
 def _sequence(group: Ints) -> Ints:

@@ -14,7 +14,7 @@ from typing import Any
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SettingError, SyntaxFault
 from proxmox_cpu_affinity.model.guest import Manage
-from proxmox_cpu_affinity.model.placement import Strategy, Weights
+from proxmox_cpu_affinity.model.placement import Fallback, Rebalance, Strategy, Weights, Width
 
 
 class LogLevel(StrEnum):
@@ -34,9 +34,14 @@ class Settings:
     manage: Manage = Manage.TAG
     strategy: Strategy = Strategy.BALANCED
     reserved: CpuSet = EMPTY
+    width: Width = Width.AUTO
+    rebalance: Rebalance = Rebalance.ADVISE
+    dedicated_fallback: Fallback = Fallback.REFUSE
+    move_memory: bool = False
     weights: Weights = field(default_factory=Weights)
     rounds: int | None = None  # None: adaptive
     iterations: int | None = None
+    measure_share: float = 0.25  # of the cores, that may be busy measuring
     hotplug_watchdog: bool = True
     host: str = "127.0.0.1"
     port: int = 8245  # 0: any free one, written beside the socket
@@ -68,6 +73,12 @@ def _boolean(text: str) -> bool:
     return text in _TRUE
 
 
+def _switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError(text)
+    return text == "on"
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,10}", text) or not low <= int(text) <= high:
@@ -81,6 +92,12 @@ def _share(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,9})?|\.[0-9]{1,9}", text) or float(text) > 1000:
         raise ValueError(text)
     return float(text)
+
+
+def _per_cent(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,3}%", text) or not 1 <= int(text[:-1]) <= 100:
+        raise ValueError(text)
+    return int(text[:-1]) / 100
 
 
 def _absolute(text: str) -> str:
@@ -102,6 +119,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PCA_MANAGE", "manage", Manage, "hook, tag or all"),
     Setting("PCA_STRATEGY", "strategy", Strategy, "balanced or round-robin"),
     Setting("PCA_RESERVED_CPUS", "reserved", CpuSet.parse, "a CPU list such as 0-3,8, or empty"),
+    Setting("PCA_WIDTH", "width", Width, "exact, domain or auto"),
+    Setting("PCA_REBALANCE", "rebalance", Rebalance, "off, advise or on"),
+    Setting("PCA_DEDICATED_FALLBACK", "dedicated_fallback", Fallback, "refuse or shared"),
+    Setting("PCA_MOVE_MEMORY", "move_memory", _switch, "on or off"),
     Setting("PCA_WEIGHT_THREAD", "weights.thread", _share, _WEIGHT),
     Setting("PCA_WEIGHT_SMT_CROSS", "weights.smt_cross", _share, _WEIGHT),
     Setting("PCA_WEIGHT_SMT_OWN", "weights.smt_own", _share, _WEIGHT),
@@ -111,6 +132,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "PCA_ITERATIONS", "iterations", _whole(1, 10_000_000), "a whole number from 1 to 10000000"
     ),
+    Setting("PCA_MEASURE_CORES", "measure_share", _per_cent, "a share from 1% to 100%"),
     Setting("PCA_CPU_HOTPLUG_WATCHDOG", "hotplug_watchdog", _boolean, _BOOLEAN),
     Setting("PCA_HOST", "host", _host, "an IP address or a host name"),
     Setting("PCA_PORT", "port", _whole(0, 65535), "a whole number from 0 to 65535"),
@@ -138,14 +160,7 @@ DEAD = (
 )
 """Settings of the Go project that have nothing to set here: the hook has one fixed budget."""
 
-COMING = (
-    "PCA_WIDTH",
-    "PCA_WIDEN",
-    "PCA_REBALANCE",
-    "PCA_DEDICATED_FALLBACK",
-    "PCA_MOVE_MEMORY",
-    "PCA_MEASURE_CORES",
-)
+COMING = ("PCA_WIDEN",)
 """Names that later versions will act on; saying so is better than calling them unknown."""
 
 _LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")

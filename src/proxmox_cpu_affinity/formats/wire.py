@@ -49,6 +49,18 @@ class MatrixState:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreView:
+    """What placed guests lose to one another and to distance, as shares of the average vCPU's
+    time (0.05 = 5 %): as placed, at best, without any pinning, and by round robin."""
+
+    slowdown: float
+    bound: float
+    gap: float
+    no_pinning: float
+    round_robin: float
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     version: str
     uptime_s: float
@@ -68,6 +80,8 @@ class Status:
     overlap: str  # CPUs that more than one guest holds
     matrix: MatrixState
     warnings: list[str]
+    confinement_reason: str = ""  # why it is not by their scopes
+    score: ScoreView | None = None  # None: no guest is placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +164,8 @@ class GuestView:
     warnings: list[str]
     reason_code: str = ""  # of `reason`: a value of model.guest.Exclusion, or RELEASED
     refused: str = ""  # why it could not be placed
+    held_since: str = ""  # a value of model.placement.Held: from when on it was on its CPUs
+    managed_by: str = ""  # what makes it ours: hook, tag or all
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +207,10 @@ class ReassignRow:
     vmid: int
     status: str  # success, failed, skipped
     notes: str
-    cpus: str = ""
+    cpus: str = ""  # those it has now
+    before: str = ""  # those it had
+    changed: bool = False  # whether these two differ
+    told: str = ""  # what was read back, in words; empty where nothing was done
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,11 @@
 `/run/systemd/system/VMID.scope.d/50-proxmox-cpu-affinity.conf` holds AllowedCPUs while a start is
 under way, never longer: one that stands breaks a later start of a guest that was given `affinity:`
 meanwhile, since taskset(1) may not leave the scope's cpuset. The directory stays: systemd honours
-a file in a directory that it knew at its last daemon-reload, even an empty one, and ignores one in
-a new directory (systemd 252 and 257).
+a file in a directory that it has seen, and ignores one in a new directory (systemd 252 and 257;
+Systemd.look_again makes it look).
 """
 
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,22 +40,18 @@ class DropIns:
         found = (vmid_of(n.removesuffix(_SUFFIX)) for n in names if n.endswith(_SUFFIX))
         return frozenset(vmid for vmid in found if vmid is not None)
 
-    def prepare(self, vmids: Iterable[Vmid]) -> frozenset[Vmid]:
-        """Make the empty directories that are missing; which these were."""
-        missing = frozenset(vmids) - self.directories()
-        for vmid in missing:
-            self._directory(vmid).mkdir(mode=0o755, exist_ok=True)
-        return missing
-
-    def write(self, vmid: Vmid, cpus: CpuSet) -> None:
-        """Confine the guest's next scope. StoreError; the directory must be there."""
-        file = self._directory(vmid) / FILE
-        fresh = file.with_name(f".{FILE}.new")  # systemd reads *.conf only
+    def write(self, vmid: Vmid, cpus: CpuSet) -> bool:
+        """Confine the guest's next scope; whether its directory is new. StoreError."""
+        directory = self._directory(vmid)
+        fresh = directory / f".{FILE}.new"  # systemd reads *.conf only
         try:
+            new = not directory.is_dir()
+            directory.mkdir(mode=0o755, exist_ok=True)
             fresh.write_text(f"[Scope]\nAllowedCPUs={str(cpus).replace(',', ' ')}\n")
-            fresh.replace(file)
+            fresh.replace(directory / FILE)
         except OSError as error:
             raise StoreError(f"the drop-in of {vmid} cannot be written: {error.strerror}") from None
+        return new
 
     def delete(self, vmid: Vmid) -> bool:
         """Take the file away, keep the directory; whether there was one."""

@@ -25,7 +25,8 @@ from proxmox_cpu_affinity.model.placement import (
 )
 
 SLICE = "qemu.slice"
-_CGROUP = "sys/fs/cgroup"
+# Seconds between looks for a scope that was announced: it may be, before it has a control group.
+_LOOKS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 _SETTLES = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4)  # seconds: systemd writes after it answered
 
 
@@ -33,9 +34,21 @@ def unit_of(vmid: Vmid) -> str:
     return f"{vmid}.scope"
 
 
+def _folder(vmid: Vmid) -> str:
+    return f"sys/fs/cgroup/{SLICE}/{unit_of(vmid)}"
+
+
 def vmid_of_unit(unit: str) -> Vmid | None:
     """The guest whose scope a unit would be by its name."""
     return vmid_of(unit.removesuffix(".scope")) if unit.endswith(".scope") else None
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A scope in PVE's slice. `allowed`: the CPUs it had when its first process entered it, None
+    for no limit."""
+
+    allowed: CpuSet | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +60,32 @@ class Scopes:
     masks: ThreadMasks
 
     def there(self, vmid: Vmid) -> bool:
-        """Whether the guest's scope is in PVE's slice: name and slice prove it."""
-        return bool(self.tree.listing(f"{_CGROUP}/{SLICE}/{unit_of(vmid)}"))
+        """Whether anything runs in a scope of that name in PVE's slice, which prove it."""
+        return bool((self.tree.text(f"{_folder(vmid)}/cgroup.procs") or "").strip())
+
+    async def sighting(self, vmid: Vmid) -> Sighting | None:
+        """The scope that UnitNew announced; None where nothing is in it after all.
+
+        PVE's `systemctl stop` before each start announces one too, that never is. systemd is not
+        asked: each question about a unit that is not there announces it once more. It writes the
+        limit before the first process is let in (unit_realize_cgroup, unit_attach_pids).
+        """
+        for pause in _LOOKS:
+            await asyncio.sleep(pause)
+            if await asyncio.to_thread(self.there, vmid):
+                return Sighting(await asyncio.to_thread(self._cpus, vmid, "cpuset.cpus"))
+        return None
 
     def effective(self, vmid: Vmid) -> CpuSet | None:
         """The CPUs of the scope's cpuset as the kernel applies it; None where it sets none."""
-        folder = f"{_CGROUP}/{SLICE}/{unit_of(vmid)}"
-        asked = (self.tree.text(f"{folder}/cpuset.cpus") or "").strip()
-        text = self.tree.text(f"{folder}/cpuset.cpus.effective")
-        if text is None or not asked:
+        if self._cpus(vmid, "cpuset.cpus") is None:
             return None
+        return self._cpus(vmid, "cpuset.cpus.effective")
+
+    def _cpus(self, vmid: Vmid, name: str) -> CpuSet | None:
+        text = (self.tree.text(f"{_folder(vmid)}/{name}") or "").strip()
         try:
-            return CpuSet.parse(text.strip())
+            return CpuSet.parse(text) if text else None
         except SyntaxFault:
             return None
 
@@ -73,13 +100,11 @@ class Scopes:
         One call on the bus. None where the kernel sets no limit in the end. SystemdError.
         """
         await self.systemd.allow(unit_of(vmid), cpus)
-        seen: CpuSet | None = None
         for pause in _SETTLES:
             await asyncio.sleep(pause)
-            seen = await asyncio.to_thread(self.effective, vmid)
-            if seen is not None and seen <= cpus:
+            if await asyncio.to_thread(self._cpus, vmid, "cpuset.cpus") == cpus:
                 break
-        return seen
+        return await asyncio.to_thread(self.effective, vmid)
 
     async def confine(self, process: GuestProcess, placement: Placement) -> Confined:
         """Confine the scope, pin vCPU threads if the placement says so, read everything back.
@@ -88,6 +113,7 @@ class Scopes:
         inherited from whoever started QEMU, or their vCPU's.
         """
         first = await asyncio.to_thread(self.masks.found, process)
+        limit = await asyncio.to_thread(self._cpus, process.vmid, "cpuset.cpus")
         try:
             effective = await self.enclose(process.vmid, placement.applied)
         except SystemdError as error:
@@ -97,14 +123,15 @@ class Scopes:
             fault = ThreadFault(Tid(process.pid), "scope", f"its cpuset is {effective or 'unset'}")
             outcome = Outcome.PART if done.outcome is Outcome.FULL else done.outcome
             done = replace(done, outcome=outcome, faults=(fault, *done.faults))
-        return replace(done, confinement=Confinement.SCOPE, found=first)
+        return replace(done, confinement=Confinement.SCOPE, found=first, limit=limit)
 
     async def undo(
         self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet
     ) -> Confined:
         """Take the limit off the scope, then give the threads what they had before.
 
-        Kernels before 6.2 overwrote thread masks with the cpuset, so they are set in any case.
+        Kernels before 6.2 overwrote thread masks with the cpuset, so they are set in any case, and
+        until they stay: systemd takes the limit off, and the controller away, when it gets to it.
         """
         try:
             await self.systemd.allow(unit_of(process.vmid), EMPTY)
@@ -113,8 +140,10 @@ class Scopes:
         done = _failed(process, free, "no thread was found")
         for pause in _SETTLES:
             await asyncio.sleep(pause)
+            limited = await asyncio.to_thread(self.effective, process.vmid) is not None
             done = await asyncio.to_thread(self.masks.undo, process, found, free)
-            if done.outcome is Outcome.FULL:
+            changed = await asyncio.to_thread(self.masks.found, process) != done.found
+            if done.outcome is Outcome.FULL and not (limited or changed):
                 break
         return done
 

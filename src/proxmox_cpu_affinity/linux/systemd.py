@@ -1,4 +1,4 @@
-"""systemd over D-Bus: scopes that come and go, their AllowedCPUs, daemon-reload.
+"""systemd over D-Bus: scopes that come and go, and their AllowedCPUs.
 
 Calls are made by hand rather than by introspection: two of them confine a guest, and nothing is
 asked that is not needed (org.freedesktop.systemd1(5)). Out of scope: which scope is a guest's.
@@ -20,18 +20,17 @@ from proxmox_cpu_affinity.model.errors import SystemdError
 NAME = "org.freedesktop.systemd1"
 PATH = "/org/freedesktop/systemd1"
 MANAGER = f"{NAME}.Manager"
-PATIENCE = 5.0  # seconds for one call; a daemon-reload takes longer on a large host
-RELOAD_PATIENCE = 90.0
-_SIGNALS = ("UnitNew", "UnitRemoved", "Reloading")
+PATIENCE = 5.0  # seconds for one call
+_UNKNOWN = "proxmox-cpu-affinity-looks-again.service"  # there is none of that name
+_SIGNALS = ("UnitNew", "UnitRemoved")
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Whom to tell of units (by name) and of reloads that ended."""
+    """Whom to tell of units, by name."""
 
     appeared: Callable[[str], None]
     removed: Callable[[str], None]
-    reloaded: Callable[[], None]
 
 
 def mask_bytes(cpus: CpuSet) -> bytes:
@@ -85,14 +84,28 @@ class Systemd:
         allowed = Variant("ay", mask_bytes(cpus))
         await self._call("SetUnitProperties", "sba(sv)", [unit, True, [["AllowedCPUs", allowed]]])
 
+    async def lost(self) -> str:
+        """Wait until the bus has hung up, as when dbus.service is restarted; why. Nothing is heard
+        from then on, and every call is refused."""
+        try:
+            await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call, unused-ignore]
+        except (OSError, EOFError, DBusError) as error:
+            return f"the system bus was lost: {error!r}"
+        return "the system bus was closed"
+
     async def scopes(self, pattern: str) -> tuple[str, ...]:
         """Names of the loaded, active units of a pattern such as `*.scope`."""
         body = await self._call("ListUnitsByPatterns", "asas", [["active"], [pattern]])
         return tuple(sorted(str(unit[0]) for unit in body[0]))
 
-    async def reload(self) -> None:
-        """daemon-reload: units' drop-ins are read anew."""
-        await self._call("Reload", "", [], patience=RELOAD_PATIENCE)
+    async def look_again(self) -> None:
+        """Have systemd see the drop-in directories that are new, without a daemon-reload.
+
+        It keeps a list of them, and makes it anew when it looks for a unit it does not know and
+        /run/systemd/system was changed (unit_file_build_name_map in systemd's
+        src/shared/unit-file.c; 252 and 257). A scope is never looked for, hence a service.
+        """
+        await self._call("LoadUnit", "s", [_UNKNOWN])
 
     def _heard(self, message: Message) -> None:
         if self._listener is None or message.message_type is not MessageType.SIGNAL:
@@ -104,8 +117,6 @@ class Systemd:
                 self._listener.appeared(str(message.body[0]))
             case "UnitRemoved":
                 self._listener.removed(str(message.body[0]))
-            case "Reloading" if not message.body[0]:
-                self._listener.reloaded()
             case _:
                 return
 
@@ -120,6 +131,8 @@ class Systemd:
         interface: str = MANAGER,
         patience: float = PATIENCE,
     ) -> list[Any]:
+        if not self._bus.connected:  # dbus-fast would wait for an answer that cannot come
+            raise SystemdError(f"the system bus has hung up: {member} was not sent")
         message = Message(
             destination=destination,
             path=path,

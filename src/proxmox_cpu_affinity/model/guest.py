@@ -96,10 +96,15 @@ class GuestConfig:
             return Exclusion.AFFINITY
         if TAG_OFF in self.tags:
             return Exclusion.TAG_OFF
-        chosen = (
-            manage is Manage.ALL or self.has_hook or (manage is Manage.TAG and TAG_ON in self.tags)
-        )
-        return None if chosen else Exclusion.NOT_CHOSEN
+        return None if self.chosen_by(manage) else Exclusion.NOT_CHOSEN
+
+    def chosen_by(self, manage: Manage) -> Manage | None:
+        """What makes a guest ours, the narrowest first: its hookscript, its tag, PCA_MANAGE=all."""
+        if self.has_hook:
+            return Manage.HOOK
+        if manage is not Manage.HOOK and TAG_ON in self.tags:
+            return Manage.TAG
+        return Manage.ALL if manage is Manage.ALL else None
 
 
 @dataclass(frozen=True, slots=True)

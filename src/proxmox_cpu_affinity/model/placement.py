@@ -56,6 +56,30 @@ class Confinement(StrEnum):
     SCOPE = "scope"  # AllowedCPUs of the systemd scope
 
 
+class Width(StrEnum):
+    """PCA_WIDTH: what a guest's threads may use."""
+
+    EXACT = "exact"  # its own CPUs
+    DOMAIN = "domain"  # the cache groups these lie in
+    AUTO = "auto"  # its own, and a cache group as long as vCPUs share CPUs in it
+
+
+class Rebalance(StrEnum):
+    """PCA_REBALANCE: what happens when moving a guest would pay."""
+
+    OFF = "off"
+    ADVISE = "advise"  # it is said
+    ON = "on"  # it is done
+
+
+class Held(StrEnum):
+    """From when on a guest's run was held on its CPUs."""
+
+    BIRTH = "first instruction"  # its scope was made with the limit already in it
+    SCOPE = "scope"  # as soon as its scope had appeared
+    LATER = "later"  # it ran already when it was found
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where a guest belongs.
@@ -97,3 +121,4 @@ class Confined:
     vcpus: int  # of these, vCPU threads
     faults: tuple[ThreadFault, ...] = ()
     found: tuple[tuple[Tid, CpuSet], ...] = ()  # masks before anything was changed
+    limit: CpuSet | None = None  # the scope's own before; None where it had none, or no scope

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from proxmox_cpu_affinity.formats import procfs, pveconf
 from proxmox_cpu_affinity.linux.threads import stat_of
 from proxmox_cpu_affinity.linux.tree import Tree
-from proxmox_cpu_affinity.model.errors import ForbiddenError, GuestNotFoundError, NotPveHostError
+from proxmox_cpu_affinity.model.errors import (
+    ForbiddenError,
+    GuestNotFoundError,
+    NotPveHostError,
+    RefusedError,
+)
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess
 from proxmox_cpu_affinity.model.ids import Pid, Vmid, vmid_of
 
@@ -54,13 +59,20 @@ class NodeGuests:
         return configs, frozenset(unreadable)
 
     def config(self, vmid: Vmid) -> GuestConfig:
-        """One guest; on a migration's target its file is still in the source node's folder."""
+        """One guest; on a migration's target its file is still in the source node's folder.
+
+        GuestNotFoundError; RefusedError where its file is there and cannot be read.
+        """
         here = self.node
         others = (n for n in self.tree.listing("etc/pve/nodes") if n != here)
         for node in (here, *others):
             config = self._config(node, vmid)
             if config is not None:
                 return config
+        if vmid in self.vmids():
+            raise RefusedError(
+                f"VM {vmid}: its configuration cannot be read", hint="run this as root"
+            )
         raise GuestNotFoundError(f"there is no guest {vmid} on this node")
 
     def _config(self, node: str, vmid: Vmid) -> GuestConfig | None:

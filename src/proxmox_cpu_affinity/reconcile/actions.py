@@ -54,6 +54,38 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class Enclose:
+    """Confine a guest's scope, whatever runs in it; answered by Enclosed."""
+
+    vmid: Vmid
+    cpus: CpuSet
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDropIn:
+    """Let the guest's next scope be made with these CPUs."""
+
+    vmid: Vmid
+    cpus: CpuSet
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteDropIn:
+    """The drop-in has served, or never will."""
+
+    vmid: Vmid
+
+
+@dataclass(frozen=True, slots=True)
+class MoveMemory:
+    """Let a guest's memory follow it to its nodes, in the background; answered by MemoryMoved."""
+
+    process: GuestProcess
+    off: frozenset[int]
+    onto: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Something worth keeping over a restart changed."""
 
@@ -75,4 +107,16 @@ class Tell:
     text: str
 
 
-Action = Confine | Undo | Inspect | Watch | Save | Record | Tell
+Action = (
+    Confine
+    | Undo
+    | Inspect
+    | Watch
+    | Enclose
+    | WriteDropIn
+    | DeleteDropIn
+    | MoveMemory
+    | Save
+    | Record
+    | Tell
+)

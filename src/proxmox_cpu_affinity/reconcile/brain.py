@@ -3,58 +3,99 @@
 from dataclasses import replace
 from typing import assert_never
 
-from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.guest import GuestProcess
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
-from proxmox_cpu_affinity.model.placement import Confined, Outcome, Strategy
+from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome, Strategy
+from proxmox_cpu_affinity.reconcile import births, rebalancing, widths
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
-    Inspect,
     Level,
     Save,
     Tell,
-    Watch,
-    named,
 )
 from proxmox_cpu_affinity.reconcile.events import (
     Confirmed,
+    Enclosed,
     Event,
     HookCalled,
     HostChanged,
     Inspected,
     ManageChanged,
+    MemoryMoved,
     Phase,
     ProcessEnded,
     ReassignAsked,
     Scanned,
+    ScopeAppeared,
+    ScopeEvent,
+    ScopeRemoved,
+    ScopesLost,
+    ScopesReached,
     SetFree,
 )
-from proxmox_cpu_affinity.reconcile.placing import Result, adopted, housed, moved, placed, undone
-from proxmox_cpu_affinity.reconcile.state import RESERVED_FOR, State, Tracked
+from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, undone
+from proxmox_cpu_affinity.reconcile.placing import housed, moved, placed
+from proxmox_cpu_affinity.reconcile.scanning import inspected, scanned, seen
+from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
+from proxmox_cpu_affinity.reconcile.telling import told_confined, told_free, told_moved
 
 
 def step(state: State, event: Event) -> Result:
     """The next state, and what is to be done, in this order. O(guests) beside the placing."""
+    after, actions = _decided(state, event)
+    after, actions = rebalancing.eased(state, after, actions, event.time)
+    after, actions = widths.settled(after, actions, event.time)
+    return after, (*actions, *births.in_step(state, after))
+
+
+def _decided(state: State, event: Event) -> Result:
     match event:
         case HookCalled():
             return _hook_called(state, event)
         case Scanned():
-            return _scanned(state, event)
-        case Inspected():
-            return _inspected(state, event)
-        case Confirmed():
-            return _confirmed(state, event)
-        case SetFree():
-            return state, (_told_free(event),)
+            return scanned(state, event)
         case ProcessEnded():
-            return _process_ended(state, event.process)
+            return ended(state, event.process)
         case HostChanged():
             return _host_changed(state, event)
         case ManageChanged():
-            return _let_go_unmanaged(replace(state, manage=event.manage))
+            fresh = replace(state, manage=event.manage, move_memory=event.move_memory)
+            return let_go_unmanaged(fresh)
         case ReassignAsked():
             return _reassign_asked(state, event)
+        case Inspected() | Confirmed() | SetFree() | MemoryMoved():
+            return _answered(state, event)
+        case _:
+            return _of_scopes(state, event)
+
+
+def _answered(state: State, event: Inspected | Confirmed | SetFree | MemoryMoved) -> Result:
+    match event:
+        case Inspected():
+            return inspected(state, event)
+        case Confirmed():
+            return _confirmed(state, event)
+        case SetFree():
+            return state, (told_free(event),)
+        case MemoryMoved():
+            return state, (told_moved(event),)
+        case _:
+            assert_never(event)
+
+
+def _of_scopes(state: State, event: ScopeEvent) -> Result:
+    match event:
+        case ScopesReached():
+            return replace(state, scopes=True), ()
+        case ScopesLost():
+            return replace(state, scopes=False), ()
+        case ScopeAppeared():
+            return births.appeared(state, event)
+        case Enclosed():
+            return births.enclosed(state, event)
+        case ScopeRemoved():
+            return births.removed(state, event)
         case _:
             assert_never(event)
 
@@ -63,7 +104,7 @@ def _hook_called(state: State, event: HookCalled) -> Result:
     if event.config is not None:
         state = replace(state, configs={**state.configs, event.vmid: event.config})
     state, actions = _phase(state, event)
-    state, more = _let_go_unmanaged(state)
+    state, more = let_go_unmanaged(state)
     return state, actions + more
 
 
@@ -85,6 +126,9 @@ def _announced(state: State, event: HookCalled) -> Result:
     """A start is under way: whatever was tracked is of an earlier run (PVE lets no two run)."""
     if event.process is not None:
         return _started(state, event)  # a late hint: it runs already
+    tracked = state.tracked.get(event.vmid)
+    if tracked is not None and tracked.process is None and tracked.held is not None:
+        return state, ()  # a late hint: its scope is there already
     state = state.without_released(event.vmid).without_tracked(event.vmid)
     state = state.without_refusal(event.vmid)
     if not state.managed(event.vmid):
@@ -111,7 +155,7 @@ def _started(state: State, event: HookCalled) -> Result:
     if tracked is not None and tracked.process not in (None, process):
         state, actions = _stopped(state, event)
     if vmid in state.tracked:
-        state, more = _seen(state, process, event.time)
+        state, more = seen(state, process, event.time)
     else:
         state, more = housed(state, (process,), event.time)
     return state, actions + more
@@ -123,107 +167,7 @@ def _stopped(state: State, event: HookCalled) -> Result:
     known = state.released_runs.get(event.vmid) if tracked is None else tracked.process
     if known is None or known == event.process:
         return state, ()
-    return _process_ended(state, known)
-
-
-def _process_ended(state: State, process: GuestProcess) -> Result:
-    if state.released_runs.get(process.vmid) == process:
-        return state.without_released(process.vmid), (Save(),)
-    tracked = state.tracked.get(process.vmid)
-    if tracked is None or tracked.process != process:
-        return state, ()
-    text = f"stopped: {named(tracked.placement.home)} free again"
-    return state.without_tracked(process.vmid), (Tell(Level.INFO, process.vmid, text), Save())
-
-
-def _scanned(state: State, event: Scanned) -> Result:
-    """Make the actual equal the desired: the one place that does not depend on hints."""
-    # What was heard of while the scan read is newer than what the scan says.
-    newer = {v for v, t in state.tracked.items() if t.since > event.time}
-    ours = {v: c for v, c in state.configs.items() if v in newer}
-    state = replace(state, configs={**state.configs, **event.configs, **ours})
-    state, actions = _let_go_unmanaged(_released_seen(state, event))
-    for vmid, tracked in tuple(state.tracked.items()):
-        if vmid in newer:
-            continue
-        if tracked.process is not None and event.processes.get(vmid) != tracked.process:
-            state, more = _process_ended(state, tracked.process)
-            actions += more
-        elif tracked.process is None and vmid not in event.processes:
-            state, more = _expired(state, vmid, event.time)
-            actions += more
-    state = _gone_forgotten(state, event)
-    unknown: tuple[GuestProcess, ...] = ()
-    for vmid, process in sorted(event.processes.items()):
-        if vmid in newer or vmid in state.released or not state.managed(vmid):
-            continue
-        if vmid in state.tracked:
-            state, more = _seen(state, process, event.time)
-            actions += more
-        else:
-            unknown += (process,)
-    if unknown:
-        return state, (*actions, Inspect(unknown))
-    return replace(state, adopt=False), actions
-
-
-def _released_seen(state: State, event: Scanned) -> State:
-    """Let go until the next start: another process is one, and none is the end of the run."""
-    seen = {v: p for v, p in event.processes.items() if v in state.released}
-    runs = {v: p for v, p in seen.items() if state.released_runs.get(v, p) == p}
-    return replace(state, released=frozenset(runs), released_runs=runs)
-
-
-def _gone_forgotten(state: State, event: Scanned) -> State:
-    """Without what speaks of guests that this node has no more.
-
-    A migration's target is tracked while its file still lies in the source node's folder.
-    """
-    there = event.configs.keys() | event.unreadable | state.tracked.keys()
-    return replace(
-        state,
-        configs={v: c for v, c in state.configs.items() if v in there},
-        last_places={v: cpus for v, cpus in state.last_places.items() if v in there},
-        refused={v: t for v, t in state.refused.items() if v in event.processes.keys() & there},
-    )
-
-
-def _expired(state: State, vmid: Vmid, now: float) -> Result:
-    if now - state.tracked[vmid].since < RESERVED_FOR:
-        return state, ()
-    home = named(state.tracked[vmid].placement.home)
-    text = f"announced {RESERVED_FOR:.0f} s ago and not started: {home} free again"
-    return state.without_tracked(vmid), (Tell(Level.WARN, vmid, text), Save())
-
-
-def _seen(state: State, process: GuestProcess, now: float) -> Result:
-    """A guest with a placement runs: confine it, at every scan, for masks drift."""
-    tracked = state.tracked[process.vmid]
-    if tracked.process == process:
-        return state, (Confine(process, tracked.placement),)
-    tracked = replace(tracked, process=process, since=now)
-    # Saved first: a placement that was applied must survive the end of the service.
-    actions = (Watch(process), Save(), Confine(process, tracked.placement))
-    return state.with_tracked(process.vmid, tracked), actions
-
-
-def _inspected(state: State, event: Inspected) -> Result:
-    """Guests found running: adopt what the kernel says after a loss of state, place the rest."""
-    homeless = tuple(
-        (process, threads)
-        for process, threads in event.guests
-        # No thread: it ended after the scan had seen it.
-        if threads
-        and process.vmid not in state.tracked
-        and process.vmid not in state.released
-        and state.managed(process.vmid)
-    )
-    actions: tuple[Action, ...] = ()
-    if state.adopt:
-        state, actions = adopted(state, homeless, event.time)
-    rest = tuple(process for process, _ in homeless if process.vmid not in state.tracked)
-    state, more = housed(state, rest, event.time)
-    return replace(state, adopt=False), actions + more
+    return ended(state, known)
 
 
 def _confirmed(state: State, event: Confirmed) -> Result:
@@ -237,10 +181,14 @@ def _confirmed(state: State, event: Confirmed) -> Result:
     if found is None and (confined.found or confined.outcome is not Outcome.FAILED):
         found = _found_first(state, confined)
     before = tracked.confined
-    state = state.with_tracked(vmid, replace(tracked, confined=confined, found=found))
+    held = tracked.held
+    if tracked.found is None and confined.limit == tracked.placement.applied:
+        # The signal of its scope came after the process: nobody but the drop-in has set the limit.
+        held = Held.BIRTH if held is Held.LATER else held
+    state = state.with_tracked(vmid, replace(tracked, confined=confined, found=found, held=held))
     actions: tuple[Action, ...] = (Save(),) if found != tracked.found else ()
     if before is None or (before.outcome, before.wanted) != (confined.outcome, confined.wanted):
-        actions += (_told_confined(confined),)
+        actions += (told_confined(confined),)
     return state, actions
 
 
@@ -258,52 +206,6 @@ def _found_first(state: State, confined: Confined) -> tuple[tuple[Tid, CpuSet], 
     )
 
 
-def _told_confined(confined: Confined) -> Tell:
-    vmid = confined.process.vmid
-    match confined.outcome:
-        case Outcome.FULL:
-            text = f"{confined.threads} threads read back on {named(confined.wanted)}"
-            return Tell(Level.INFO, vmid, text)
-        case Outcome.PART:
-            return Tell(Level.WARN, vmid, f"confined in part only: {_faults(confined)}")
-        case Outcome.FAILED:
-            return Tell(Level.WARN, vmid, f"not confined: {_faults(confined)}")
-        case _:
-            assert_never(confined.outcome)
-
-
-def _told_free(event: SetFree) -> Tell:
-    confined = event.confined
-    vmid = confined.process.vmid
-    match confined.outcome:
-        case Outcome.FULL:
-            text = f"let go: {confined.threads} threads read back, none is held any more"
-            return Tell(Level.INFO, vmid, text)
-        case Outcome.PART:
-            return Tell(Level.WARN, vmid, f"let go in part only: {_faults(confined)}")
-        case Outcome.FAILED:
-            return Tell(Level.WARN, vmid, f"not let go: {_faults(confined)}")
-        case _:
-            assert_never(confined.outcome)
-
-
-def _faults(confined: Confined) -> str:
-    words = [f"{fault.name} ({fault.tid}): {fault.reason}" for fault in confined.faults[:4]]
-    more = len(confined.faults) - len(words)
-    words += [f"and {more} more"] if more else []
-    return "; ".join(words) or "no thread was found"
-
-
-def _let_go_unmanaged(state: State) -> Result:
-    actions: tuple[Action, ...] = ()
-    for vmid, tracked in sorted(state.tracked.items()):
-        if state.excluded(vmid):
-            told = Tell(Level.INFO, vmid, "not to be managed any more")
-            actions += (told, *undone(state, tracked))
-            state = state.without_tracked(vmid)
-    return state, (*actions, Save()) if actions else ()
-
-
 def _host_changed(state: State, event: HostChanged) -> Result:
     """Guests keep their CPUs while these are usable and enough; the others are placed anew."""
     state = replace(state, host=event.host)
@@ -314,14 +216,17 @@ def _host_changed(state: State, event: HostChanged) -> Result:
         if not _suits(state, vmid, tracked):
             state, more = moved(state, vmid, tracked)
             actions += more
+        elif event.switched and tracked.process is not None:
+            actions += (Confine(tracked.process, tracked.placement),)
     return state, (*actions, Save())
 
 
 def _suits(state: State, vmid: Vmid, tracked: Tracked) -> bool:
     """Whether a placement still stands: no CPU of it was lost, and none it lacked has come."""
-    home, usable, config = tracked.placement.home, state.host.usable, state.configs.get(vmid)
-    enough = len(home) if config is None else min(config.vcpu_count, len(usable))
-    return home <= usable and len(home) >= enough
+    placement, host, config = tracked.placement, state.host, state.configs.get(vmid)
+    enough = len(placement.home) if config is None else min(config.vcpu_count, len(host.usable))
+    may_use = host.usable | (host.topology.isolated if placement.exclusive else EMPTY)
+    return placement.home <= may_use & host.topology.online and len(placement.home) >= enough
 
 
 def _reassign_asked(state: State, event: ReassignAsked) -> Result:
@@ -333,7 +238,7 @@ def _reassign_asked(state: State, event: ReassignAsked) -> Result:
         state = state.without_tracked(vmid).with_released(tracked.process)
         return state, (*undone(state, tracked), Save())
     if state.excluded(vmid):
-        return _let_go_unmanaged(state)
+        return let_go_unmanaged(state)
     state = state.without_released(vmid)
     if tracked is None or not state.managed(vmid):
         return state, (Save(),)

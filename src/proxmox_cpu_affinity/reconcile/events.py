@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from proxmox_cpu_affinity.engine.facts import Host
+from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Thread
-from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.model.ids import Cpu, Vmid
 from proxmox_cpu_affinity.model.placement import Confined
 
 
@@ -38,6 +39,7 @@ class Scanned:
     configs: Mapping[Vmid, GuestConfig]
     processes: Mapping[Vmid, GuestProcess]
     unreadable: frozenset[Vmid] = frozenset()  # a config is there and could not be read
+    outside: tuple[tuple[Cpu, float], ...] = ()  # load that is not ours, in vCPUs: containers
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +81,29 @@ class HostChanged:
     time: float
     host: Host
     measured: bool = False  # the matrix is a new measurement
+    switched: bool = False  # CPUs came or went: the kernel may have changed threads' masks
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMoved:
+    """Answer to MoveMemory, as read back: MiB that came to the nodes, and MiB that are not there;
+    why nothing or not all was moved."""
+
+    time: float
+    process: GuestProcess
+    onto: frozenset[int]
+    moved: float
+    elsewhere: float
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ManageChanged:
-    """PCA_MANAGE was set anew."""
+    """PCA_MANAGE or PCA_MOVE_MEMORY was set anew."""
 
     time: float
     manage: Manage
+    move_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +115,53 @@ class ReassignAsked:
     undo: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ScopesReached:
+    """systemd can be asked to confine scopes."""
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScopesLost:
+    """systemd does not answer any more."""
+
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeAppeared:
+    """A scope in PVE's slice has a guest's name. `process` is what is proved to be that guest
+    now: none, in a true start. `allowed`: the CPUs it was made with, None for no limit."""
+
+    time: float
+    vmid: Vmid
+    config: GuestConfig | None
+    process: GuestProcess | None
+    allowed: CpuSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enclosed:
+    """Answer to Enclose: the scope's CPUs as read back, None for no limit, and what went wrong."""
+
+    time: float
+    vmid: Vmid
+    wanted: CpuSet
+    effective: CpuSet | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeRemoved:
+    """A guest's scope is gone."""
+
+    time: float
+    vmid: Vmid
+
+
+ScopeEvent = ScopesReached | ScopesLost | ScopeAppeared | Enclosed | ScopeRemoved
+
 Event = (
     HookCalled
     | Scanned
@@ -106,6 +170,8 @@ Event = (
     | SetFree
     | ProcessEnded
     | HostChanged
+    | MemoryMoved
     | ManageChanged
     | ReassignAsked
+    | ScopeEvent
 )

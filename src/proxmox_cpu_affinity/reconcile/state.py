@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Turn
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage
-from proxmox_cpu_affinity.model.ids import Tid, Vmid
-from proxmox_cpu_affinity.model.placement import Confined, Placement
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Policy
+from proxmox_cpu_affinity.model.ids import Cpu, Tid, Vmid
+from proxmox_cpu_affinity.model.placement import Confined, Held, Placement
+from proxmox_cpu_affinity.reconcile.actions import Action
 
 RESERVED_FOR = 120.0
 """Seconds that a placement is kept for a guest which was announced and has not appeared."""
@@ -27,6 +28,8 @@ class Tracked:
     found: tuple[tuple[Tid, CpuSet], ...] | None = None
     decision: Decision | None = None  # None for a guest that was adopted
     void: bool = False  # round-robin: measured anew since, so its next start selects anew
+    held: Held | None = None  # None: nothing of this start has been seen yet
+    policy: Policy = Policy.SHARED  # what its tags said when it was placed
 
     @property
     def running(self) -> bool:
@@ -48,6 +51,10 @@ class State:
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)  # of stopped guests
     turn: Turn = field(default_factory=Turn)
     adopt: bool = False  # the state was lost: believe the masks of running guests, once
+    outside: tuple[tuple[Cpu, float], ...] = ()  # load that is not ours, in vCPUs
+    wide: Mapping[CpuSet, float] = field(default_factory=dict)  # cache groups; when last shared
+    move_memory: bool = False  # memory follows a guest to another node
+    scopes: bool = False  # systemd can be asked to confine guests' scopes
 
     def managed(self, vmid: Vmid) -> bool:
         config = self.configs.get(vmid)
@@ -67,7 +74,19 @@ class State:
         expected = sum(
             config.vcpu_count for vmid, config in self.configs.items() if self.managed(vmid)
         )
-        return Occupancy(tuple(t.placement for t in self.tracked.values()), expected)
+        placements = tuple(t.placement for t in self.tracked.values())
+        return Occupancy(placements, expected, self.outside)
+
+    def drop_ins(self) -> Mapping[Vmid, CpuSet]:
+        """The drop-ins that have to stand, with their CPUs: of starts of which nothing was seen
+        yet. One that stands longer breaks a later start."""
+        if not self.scopes:
+            return {}
+        return {
+            vmid: t.placement.applied
+            for vmid, t in self.tracked.items()
+            if t.process is None and t.held is None
+        }
 
     def with_tracked(self, vmid: Vmid, tracked: Tracked) -> "State":
         return replace(self, tracked={**self.tracked, vmid: tracked})
@@ -106,3 +125,7 @@ class State:
 
     def without_refusal(self, vmid: Vmid) -> "State":
         return replace(self, refused={v: t for v, t in self.refused.items() if v != vmid})
+
+
+Result = tuple[State, tuple[Action, ...]]
+"""What a step gives: the next state, and what is to be done, in this order."""

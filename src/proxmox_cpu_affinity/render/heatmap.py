@@ -69,7 +69,7 @@ def heatmap_svg(
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" font-size="12"',
         f'viewBox="0 0 {width} {below + legend_height}" font-family="system-ui, sans-serif">',
         f"<title>{escape(title)}</title>",
-        f"<desc>{escape('. '.join([*lines, *matrix.conditions]))}</desc>",
+        f"<desc>{escape('. '.join([*lines, *_conditions(matrix)]))}</desc>",
         f"<style>{_DARK}</style>",
         *_definitions(),
         f'<rect class="b" {size} rx="8" fill="#fcfcfa"/>',
@@ -115,6 +115,11 @@ def _lines(topology: Topology, matrix: LatencyMatrix) -> list[str]:
     counts = f"{_counted(figures.sockets, 'Socket')} | {_counted(figures.cpus, 'CPU')}"
     virtual = ["on a virtual machine, where latencies mean little"] if topology.virtual else []
     return [counts, span, how, *virtual]
+
+
+def _conditions(matrix: LatencyMatrix) -> list[str]:
+    """What the lines do not say already: a prediction is a condition of nothing else."""
+    return [text for text in matrix.conditions if not text.startswith("predicted from")]
 
 
 def _counted(count: int, noun: str) -> str:

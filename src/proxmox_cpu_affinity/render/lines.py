@@ -2,7 +2,7 @@
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import Exclusion
-from proxmox_cpu_affinity.model.placement import Outcome, Placement
+from proxmox_cpu_affinity.model.placement import Confined, Outcome, Placement
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.reconcile.state import Tracked
 
@@ -39,12 +39,12 @@ def running(topology: Topology, tracked: Tracked) -> str:
     place = where(topology, confined.wanted)
     match confined.outcome:
         case Outcome.FULL:
-            return f"runs on {place}: {confined.threads} threads read back{_warned(placement)}"
+            return f"runs on {place}: {_threads(confined.threads)} read back{_warned(placement)}"
         case Outcome.PART:
             good = confined.threads - len(confined.faults)
             first = confined.faults[0]
             return (
-                f"{good} of {confined.threads} threads are on {place}; "
+                f"{good} of {_threads(confined.threads)} are on {place}; "
                 f"{first.name or first.tid}: {first.reason}{_warned(placement)}"
             )
         case Outcome.FAILED:
@@ -52,8 +52,21 @@ def running(topology: Topology, tracked: Tracked) -> str:
             return f"not confined to {place}: {reason}"
 
 
+def freed(confined: Confined) -> str:
+    """What letting a guest go came to, by what was read back."""
+    if confined.outcome is Outcome.FULL:
+        return f"let go, {_threads(confined.threads)} read back"
+    reason = confined.faults[0].reason if confined.faults else "no thread was found"
+    done = "let go in part only" if confined.outcome is Outcome.PART else "not let go"
+    return f"{done}: {reason}"
+
+
 def _warned(placement: Placement) -> str:
     return "".join(f"; {warning}" for warning in placement.warnings)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def _some(word: str, names: list[str]) -> str:

@@ -3,13 +3,19 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.engine.occupancy import overlapping
 from proxmox_cpu_affinity.engine.plan import plan
 from proxmox_cpu_affinity.formats import wire
-from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError, RefusedError
-from proxmox_cpu_affinity.model.guest import Request
+from proxmox_cpu_affinity.model.errors import (
+    AffinityError,
+    BadRequestError,
+    GuestNotFoundError,
+    RefusedError,
+)
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Request
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Outcome
 from proxmox_cpu_affinity.reconcile.events import Phase
@@ -69,8 +75,8 @@ class Api:
             cache_groups=len(host.topology.cache_groups),
             strategy=service.settings.strategy,
             manage=state.manage,
-            width="exact",
-            confinement="threads",
+            width=service.settings.width,
+            confinement=service.world.confiner.means,
             guests_running=len(running),
             guests_confined=len(full),
             overlap=str(overlapping(state.occupancy())),
@@ -83,6 +89,8 @@ class Api:
                 conditions=list(host.matrix.conditions),
             ),
             warnings=[*service.warnings, *trouble, *host.topology.notes],
+            confinement_reason=service.scoping.problem,
+            score=await asyncio.to_thread(views.scored, state),
         )
 
     def _node(self) -> str:
@@ -117,15 +125,24 @@ class Api:
         ]
 
     async def guest(self, call: Call) -> wire.GuestView:
-        config, process = await asyncio.to_thread(self._service.look, call.vmid)
+        config, process = await self._here(call.vmid)
+        return views.guest(self._service.state, config, process)
+
+    async def _here(self, vmid: Vmid) -> tuple[GuestConfig, GuestProcess | None]:
+        """A guest of this node, or one that comes here: its file is still in another's folder."""
+        config, process = await asyncio.to_thread(self._service.look, vmid)
         if config is None:
             _, unreadable = await asyncio.to_thread(self._service.world.guests.configs)
-            if call.vmid in unreadable:
+            if vmid in unreadable:
                 raise RefusedError(
-                    f"VM {call.vmid}: its configuration cannot be read", hint="see: qm config"
+                    f"VM {vmid}: its configuration cannot be read", hint="see: qm config"
                 )
-            raise no_guest(call.vmid)
-        return views.guest(self._service.state, config, process)
+            raise no_guest(vmid)
+        if config.node != self._node() and process is None:
+            tracked = self._service.state.tracked.get(vmid)
+            if tracked is None or tracked.running:
+                raise no_guest(vmid)
+        return config, process
 
     async def decisions(self, call: Call) -> list[wire.DecisionView]:
         del call
@@ -176,14 +193,24 @@ class Api:
         state = self._service.state
         running = sorted(v for v, t in state.tracked.items() if t.running)
         rest = sorted(state.released) if not undo else []
-        return [await self._reassign(vmid, undo=undo) for vmid in (*running, *rest)]
+        rows = []
+        for vmid in (*running, *rest):
+            with suppress(GuestNotFoundError):  # it left while the others were placed
+                rows.append(await self._reassign(vmid, undo=undo))
+        return rows
 
     async def _reassign(self, vmid: Vmid, *, undo: bool) -> wire.ReassignRow:
+        _, process = await self._here(vmid)
+        tracked = self._service.state.tracked.get(vmid)
+        before = "" if tracked is None else str(tracked.placement.home)
         self._service.freed.pop(vmid, None)
         await self._service.reassign(vmid, undo=undo)
+        freed = self._service.freed.pop(vmid, None)
         if undo:
-            return views.let_go(vmid, self._service.freed.pop(vmid, None))
-        return views.reassigned(self._service.state, vmid)
+            return views.let_go(vmid, freed, before=before)
+        return views.reassigned(
+            self._service.state, vmid, running=process is not None, before=before, freed=freed
+        )
 
     async def plan(self, call: Call) -> wire.PlanAnswer:
         wanted = wire.PlanBody.read(call.body).guests

@@ -10,17 +10,25 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 from typing import ParamSpec, TypeVar, assert_never
 
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.linux.confine import GuestConfiner
+from proxmox_cpu_affinity.linux.containers import container_load
+from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
+from proxmox_cpu_affinity.linux.scopewatch import ScopeWatch, hindrance
 from proxmox_cpu_affinity.linux.tree import Tree
+from proxmox_cpu_affinity.linux.uevents import CpuEvents
 from proxmox_cpu_affinity.linux.watch import ProcessWatch
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import AffinityError, GuestNotFoundError, StoreError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess
 from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.model.latency import Verdict
 from proxmox_cpu_affinity.model.placement import Confined
 from proxmox_cpu_affinity.ports import Confiner, GuestReader, StateKeeper
 from proxmox_cpu_affinity.pve.guests import NodeGuests
@@ -28,13 +36,17 @@ from proxmox_cpu_affinity.reconcile import State, step
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
+    DeleteDropIn,
+    Enclose,
     Inspect,
     Level,
+    MoveMemory,
     Record,
     Save,
     Tell,
     Undo,
     Watch,
+    WriteDropIn,
 )
 from proxmox_cpu_affinity.reconcile.events import (
     Confirmed,
@@ -52,10 +64,14 @@ from proxmox_cpu_affinity.reconcile.events import (
 from proxmox_cpu_affinity.service import persist
 from proxmox_cpu_affinity.service.host import HostWatch
 from proxmox_cpu_affinity.service.log import log
+from proxmox_cpu_affinity.service.measuring import Attempt, UntilSettled, used_by
+from proxmox_cpu_affinity.service.memory import MemoryMover
 from proxmox_cpu_affinity.service.paths import Paths
+from proxmox_cpu_affinity.service.scoping import Scoping
 from proxmox_cpu_affinity.store import JsonFile
 
 SCAN_EVERY = 30.0  # seconds
+CPU_BATCH = 1.0  # seconds for which CPU events are gathered
 DECISIONS_KEPT = 200
 
 P = ParamSpec("P")
@@ -84,18 +100,24 @@ class World:
     confiner: Confiner
     keeper: StateKeeper
     host: HostWatch
+    scopes: ScopeWatch | None = None
+    hindrance: str = ""  # why there are no scopes to confine
 
 
 def world_below(paths: Paths) -> World:
     """The adapters to the kernel and to PVE's files below a root."""
     tree = Tree(paths.root)
     guests = NodeGuests(tree)
+    confiner = GuestConfiner(ThreadMasks(tree, guests.proven))
+    why_not = hindrance(tree)
     return World(
         tree=tree,
         guests=guests,
-        confiner=GuestConfiner(ThreadMasks(tree, guests.proven)),
+        confiner=confiner,
         keeper=JsonFile(paths.state),
         host=HostWatch(tree, JsonFile(paths.matrix)),
+        scopes=None if why_not else ScopeWatch(tree, confiner, DropIns(paths.root)),
+        hindrance=why_not,
     )
 
 
@@ -113,6 +135,13 @@ class Service:
         self.began = time.monotonic()
         self.state: State
         self._watch = ProcessWatch(world.tree, self._ended)
+        self.scoping = Scoping(
+            world.scopes, world.hindrance, self.feed, self.look, lambda: self.state, self._spawn
+        )
+        self._measuring = UntilSettled(self._measure_once, self._measured)
+        self._memory = MemoryMover(world.tree, self._proven, self.feed)
+        self._cpus_switched = asyncio.Event()
+        self._cpu_events = CpuEvents(self._cpus_switched.set)
         self._locks: dict[Vmid, asyncio.Lock] = {}
         self._saving = asyncio.Lock()
         self._wanted = self._written = 0
@@ -124,7 +153,11 @@ class Service:
     def prepare(self) -> None:
         """Read the host and what was kept: everything that an answer needs, nothing that waits."""
         self.host.read()
-        self.state = State(self.host.compiled(self.settings), self.settings.manage)
+        self.state = State(
+            self.host.compiled(self.settings),
+            self.settings.manage,
+            move_memory=self.settings.move_memory,
+        )
         loaded = self.world.keeper.load()
         memory = None
         if loaded.content is not None:
@@ -151,8 +184,11 @@ class Service:
         for tracked in self.state.tracked.values():
             if tracked.process is not None:
                 self._watch.watch(tracked.process)
+        await self.scoping.begin()
         await self.scan()
         self._spawn(self._scan_for_ever())
+        if self.settings.hotplug_watchdog:
+            self._follow_cpus()
         if not self.host.from_cache or self.host.matrix.verdict != "trusted":
             self._spawn(self.measure())
 
@@ -163,6 +199,8 @@ class Service:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._watch.close()
+        self._cpu_events.close()
+        self.scoping.end()
         await self._save()
 
     async def release_all(self) -> None:
@@ -194,6 +232,9 @@ class Service:
             config = None
         return config, self.world.guests.process(vmid)
 
+    def _proven(self, process: GuestProcess) -> bool:
+        return self.world.guests.process(process.vmid) == process
+
     async def reassign(self, vmid: Vmid, *, undo: bool) -> None:
         """Place a running guest anew, or let it go. GuestNotFoundError."""
         now = time.monotonic()
@@ -223,44 +264,82 @@ class Service:
             self.trouble = error.text
             return
         self.trouble = ""
-        await self.feed(Scanned(now, configs, processes, unreadable))
+        outside = await self._thread(container_load, self.world.tree, self.host.topology.online)
+        await self.feed(Scanned(now, configs, processes, unreadable, outside))
 
     async def _scan_for_ever(self) -> None:
         while True:
             await asyncio.sleep(SCAN_EVERY)
+            await self.scoping.reach()
             if self.settings.hotplug_watchdog and self.host.changed():
                 await self.host_changed()
             await self.scan()
+
+    def _follow_cpus(self) -> None:
+        problem = self._cpu_events.open()
+        if problem:
+            log.warning("CPU hotplug is seen by the scans only: %s", problem)
+            return
+        self._spawn(self._await_cpus())
+
+    async def _await_cpus(self) -> None:
+        """The first of a batch at once, for a guest may have lost its CPU; the rest together."""
+        while True:
+            await self._cpus_switched.wait()
+            self._cpus_switched.clear()
+            if self.host.changed():
+                await self.host_changed()
+            await asyncio.sleep(CPU_BATCH)
 
     async def host_changed(self) -> None:
         """Other CPUs are online: read the host again, move who lost one, measure."""
         await self._thread(self.host.read)
         log.warning("CPUs changed: %s are online now", self.host.topology.online)
-        await self.feed(HostChanged(time.monotonic(), self.host.compiled(self.settings)))
+        host = self.host.compiled(self.settings)
+        await self.feed(HostChanged(time.monotonic(), host, switched=True))
         if not self.host.from_cache:
             self._spawn(self.measure())
 
     async def measure(self) -> None:
-        """Measure the latency in the background; what the guests got stays theirs."""
-        if self.host.measuring.running:
-            return
-        if await self.host.measure(self.settings):
-            matrix = self.host.matrix
-            log.info(
-                "latency measured: %s, %.0f %% of the pairs; %s",
-                matrix.verdict,
-                100 * matrix.share_measured(),
-                "; ".join(matrix.conditions) or "nothing odd",
-            )
-            host = self.host.compiled(self.settings)
-            await self.feed(HostChanged(time.monotonic(), host, measured=True))
+        """Measure the latency in the background until it can be trusted; guests stay placed."""
+        await self._measuring.run()
+
+    async def _measure_once(self) -> Attempt:
+        others = await self._thread(self._used_by_others)
+
+        def held() -> CpuSet:
+            return reduce(or_, (t.placement.applied for t in self.state.tracked.values()), others)
+
+        return await self.host.measure(self.settings, held=held)
+
+    def _used_by_others(self) -> CpuSet:
+        """CPUs that guests use which were not placed."""
+        try:
+            processes = self.world.guests.processes()
+        except AffinityError:
+            return EMPTY
+        return used_by(self.world.tree, processes, self.state.tracked)
+
+    async def _measured(self) -> None:
+        matrix = self.host.matrix
+        log.info(
+            "latency measured: %s, %.0f %% of the pairs; %s",
+            matrix.verdict,
+            100 * matrix.share_measured(),
+            "; ".join(matrix.conditions) or "nothing odd",
+        )
+        if matrix.verdict is Verdict.UNSTABLE:
+            return  # the engine never sees it: nothing is different for the guests
+        host = self.host.compiled(self.settings)
+        await self.feed(HostChanged(time.monotonic(), host, measured=True))
 
     async def use(self, settings: Settings, warnings: tuple[str, ...]) -> None:
         """Take other settings; addresses and files take effect at the next start."""
         self.settings, self.warnings = settings, warnings
         host = self.host.compiled(settings)
         await self.feed(HostChanged(time.monotonic(), host))
-        await self.feed(ManageChanged(time.monotonic(), settings.manage))
+        now = time.monotonic()
+        await self.feed(ManageChanged(now, settings.manage, settings.move_memory))
         await self.scan()
 
     def _ended(self, process: GuestProcess) -> None:
@@ -292,6 +371,10 @@ class Service:
                 await self.feed(Inspected(time.monotonic(), tuple(seen)))
             case Watch():
                 self._watch.watch(action.process)
+            case Enclose() | WriteDropIn() | DeleteDropIn():
+                await self.scoping.carry_out(action)
+            case MoveMemory():
+                self._spawn(self._memory.move(action))
             case Save():
                 await self._save()
             case Record():

@@ -33,6 +33,7 @@ _SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_PATH_SHOWN = 200  # characters of a path in an error
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -56,7 +57,7 @@ def application(api: Api, access: Access) -> web.Application:
         except AffinityError as error:
             answer = _problem(request, error)
         except web.HTTPException as error:
-            answer = _problem(request, _from_aiohttp(error))
+            answer = _problem(request, _from_aiohttp(error, request.path[:_PATH_SHOWN]))
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
@@ -131,13 +132,13 @@ def _problem(request: web.Request, error: AffinityError) -> web.Response:
     return answer
 
 
-def _from_aiohttp(error: web.HTTPException) -> AffinityError:
+def _from_aiohttp(error: web.HTTPException, path: str) -> AffinityError:
     """aiohttp's own refusals, as members of the family."""
     match error.status:
         case 404:
-            return NotFoundError("there is no such path", hint="see /openapi.json")
+            return NotFoundError(f"there is no path {path}", hint="see /openapi.json")
         case 405:
-            return MethodError("this path takes another method", hint="see /openapi.json")
+            return MethodError(f"{path} takes another method", hint="see /openapi.json")
         case 413:
             return TooLargeError(f"the body may have {wire.BODY_LIMIT} bytes at most")
         case 403:

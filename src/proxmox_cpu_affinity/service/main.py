@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.formats.settings import Settings, settings
-from proxmox_cpu_affinity.linux.notify import notify
+from proxmox_cpu_affinity.linux.dropins import DropIns
+from proxmox_cpu_affinity.linux.notify import notify, stay_alive
 from proxmox_cpu_affinity.model.errors import AffinityError, SettingError
 from proxmox_cpu_affinity.service import log as logging
 from proxmox_cpu_affinity.service.log import log
@@ -61,6 +62,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     flag("stdout", "log to the screen only")
     flag("disable-cpu-hotplug-watchdog", "do not follow CPUs that come and go")
     flag("release", "let all guests go, then end")
+    flag("clean-dropins", "delete the drop-ins of starts under way, then end (for ExecStopPost)")
     parser.add_argument("--root", metavar="DIR", help="the root that everything hangs below")
     parser.add_argument("--version", action="version", version=__version__)
     return parser.parse_args(argv)
@@ -111,10 +113,10 @@ def alone(paths: Paths) -> int:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        pid = os.pread(handle, 32, 0).decode(errors="replace").strip()
         os.close(handle)
-        raise AlreadyRunningError(
-            "another service runs on this node", hint="systemctl status proxmox-cpu-affinity"
-        ) from None
+        hint = "systemctl status proxmox-cpu-affinity" if paths.real else f"end it with: kill {pid}"
+        raise AlreadyRunningError("another service runs on this node", hint=hint) from None
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())  # for people, and for those who end us
     return handle
@@ -152,9 +154,11 @@ async def serve(given: argparse.Namespace, paths: Paths, current: Settings) -> N
             await listeners.unix(paths.at(current.socket_file))
         await _listen_tcp(listeners, paths, current)
         await service.start()
+        alive = loop.create_task(stay_alive())
         notify("READY=1\nSTATUS=answering")
         log.info("service %s answers", __version__)
         await ended.wait()
+        alive.cancel()
     finally:
         notify("STOPPING=1")
         await listeners.close()
@@ -171,6 +175,7 @@ async def _listen_tcp(listeners: "Listeners", paths: Paths, current: Settings) -
         paths.port.unlink(missing_ok=True)
         return
     paths.port.write_text(f"{port}\n", encoding="ascii")
+    paths.port.chmod(0o644)  # no secret, whatever the umask of the unit
 
 
 async def _reload(given: argparse.Namespace, paths: Paths, service: "Service") -> None:
@@ -199,6 +204,7 @@ async def release(paths: Paths, current: Settings) -> None:
 
     service = Service(world_below(paths), current)
     service.prepare()
+    await service.scoping.begin_release()
     await service.scan()
     await service.release_all()
     await service.stop()
@@ -207,6 +213,9 @@ async def release(paths: Paths, current: Settings) -> None:
 def run(argv: Sequence[str]) -> int:
     given = arguments(argv)
     paths = Paths(Path(given.root or os.environ.get("PCA_ROOT") or "/").resolve())
+    if given.clean_dropins:
+        DropIns(paths.root).clean()
+        return 0
     current, warnings = read_settings(given, paths)
     for folder, mode in ((paths.run, 0o755), (paths.lib, 0o700)):
         folder.mkdir(mode=mode, parents=True, exist_ok=True)

@@ -14,6 +14,11 @@ class Paths:
 
     root: Path
 
+    @property
+    def real(self) -> bool:
+        """Whether this is the host itself, not a simulated node."""
+        return self.root == Path("/")
+
     def at(self, absolute: str) -> Path:
         """A path of a setting, below the root."""
         return self.root / absolute.lstrip("/")

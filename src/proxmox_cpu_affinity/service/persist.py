@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.engine.facts import Turn
-from proxmox_cpu_affinity.engine.place import in_order
 from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
-from proxmox_cpu_affinity.model.guest import GuestProcess
+from proxmox_cpu_affinity.model.guest import GuestProcess, Policy
 from proxmox_cpu_affinity.model.ids import Cpu, Pid, Tid, Vmid, vmid_of
-from proxmox_cpu_affinity.model.placement import Placement
+from proxmox_cpu_affinity.model.placement import Held, Placement
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.reconcile import State, Tracked
 
@@ -52,6 +51,8 @@ def _tracked_to_json(tracked: Tracked) -> dict[str, object]:
         "since": tracked.since,
         "process": None if process is None else [process.pid, process.start_time],
         "found": None if tracked.found is None else {str(t): str(m) for t, m in tracked.found},
+        "held": tracked.held,
+        "policy": tracked.policy,
     }
 
 
@@ -84,16 +85,8 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
 
 def fits(memory: Memory, topology: Topology) -> Memory:
     """Without what speaks of CPUs that are gone: such guests are placed anew when seen."""
-    return replace(
-        memory,
-        tracked={
-            vmid: replace(
-                t, placement=replace(t.placement, order=in_order(topology, t.placement.home))
-            )
-            for vmid, t in memory.tracked.items()
-            if t.placement.home <= topology.online
-        },
-    )
+    tracked = {v: t for v, t in memory.tracked.items() if t.placement.home <= topology.online}
+    return replace(memory, tracked=tracked)
 
 
 def _tracked(vmid: Vmid, value: object) -> Tracked:
@@ -120,7 +113,9 @@ def _tracked(vmid: Vmid, value: object) -> Tracked:
     since = entry["since"]
     if not isinstance(since, int | float):
         raise TypeError("since")
-    return Tracked(placement, process, float(since), found=found)
+    policy = Policy(jsonvalue.text(entry, "policy"))
+    held = None if entry["held"] is None else Held(jsonvalue.text(entry, "held"))
+    return Tracked(placement, process, float(since), found=found, held=held, policy=policy)
 
 
 def _turn(value: object) -> Turn:

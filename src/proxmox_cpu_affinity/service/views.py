@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from proxmox_cpu_affinity.engine.facts import Occupancy
 from proxmox_cpu_affinity.engine.occupancy import overlapping
 from proxmox_cpu_affinity.engine.plan import Plan
+from proxmox_cpu_affinity.engine.score import score
 from proxmox_cpu_affinity.engine.trace import Candidate, Decision
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.guest import Exclusion, GuestConfig, GuestProcess, Request
@@ -69,6 +70,20 @@ def core_vm_affinity(state: State) -> dict[str, list[int]]:
     return {str(v): list(t.placement.home) for v, t in sorted(state.tracked.items())}
 
 
+def scored(state: State) -> wire.ScoreView | None:
+    """How good the placements are, beside the best that could be and beside doing without."""
+    found = score(state.host, [t.placement for t in state.tracked.values()])
+    if found is None:
+        return None
+    return wire.ScoreView(
+        slowdown=round(found.slowdown, 4),
+        bound=round(found.bound, 4),
+        gap=round(found.gap, 4),
+        no_pinning=round(found.no_pinning, 4),
+        round_robin=round(found.round_robin, 4),
+    )
+
+
 def guest(state: State, config: GuestConfig, process: GuestProcess | None = None) -> wire.GuestView:
     """One guest. `process` matters for guests that are not tracked."""
     tracked = state.tracked.get(config.vmid)
@@ -99,6 +114,8 @@ def guest(state: State, config: GuestConfig, process: GuestProcess | None = None
         warnings=[] if tracked is None else list(tracked.placement.warnings),
         reason_code=code,
         refused=state.refused.get(config.vmid, ""),
+        held_since="" if tracked is None or tracked.held is None else tracked.held,
+        managed_by="" if reason is not None else str(config.chosen_by(state.manage)),
     )
 
 
@@ -143,31 +160,56 @@ def hook_stopped(state: State, vmid: Vmid) -> wire.HookAnswer:
     return wire.HookAnswer(vmid, f"{word} {last} {verb} free again")
 
 
-def let_go(vmid: Vmid, freed: Confined | None) -> wire.ReassignRow:
+def let_go(vmid: Vmid, freed: Confined | None, *, before: str) -> wire.ReassignRow:
     """What undoing came to, by what was read back; None: there was nothing to undo."""
     if freed is None:
         return wire.ReassignRow(vmid, "skipped", "nothing to undo")
-    if freed.outcome is Outcome.FULL:
-        return wire.ReassignRow(vmid, "success", "let go until its next start")
-    fault = freed.faults[0].reason if freed.faults else "no thread was found"
-    return wire.ReassignRow(vmid, "failed", f"let go in {freed.outcome}: {fault}")
+    full = freed.outcome is Outcome.FULL
+    notes = "let go until its next start" if full else lines.freed(freed)
+    return wire.ReassignRow(
+        vmid,
+        "success" if full else "failed",
+        notes,
+        before=before,
+        changed=bool(before),
+        told=lines.freed(freed),
+    )
 
 
-def reassigned(state: State, vmid: Vmid) -> wire.ReassignRow:
-    """What placing a running guest anew came to."""
+def reassigned(
+    state: State, vmid: Vmid, *, running: bool, before: str, freed: Confined | None
+) -> wire.ReassignRow:
+    """What placing a running guest anew came to; `freed` is of one that was let go instead."""
+    tracked = state.tracked.get(vmid)
+    cpus = "" if tracked is None else str(tracked.placement.home)
+    status, notes = _reassigned(state, vmid, running=running)
+    if freed is not None:
+        told = lines.freed(freed)
+        if freed.outcome is not Outcome.FULL:
+            status, notes = "failed", told
+    elif tracked is not None and tracked.running:
+        told = lines.running(state.host.topology, tracked)
+    else:
+        told = state.refused.get(vmid, "") if running else ""
+    return wire.ReassignRow(vmid, status, notes, cpus, before, cpus != before, told)
+
+
+def _reassigned(state: State, vmid: Vmid, *, running: bool) -> tuple[str, str]:
+    """Status and notes."""
     tracked = state.tracked.get(vmid)
     config = state.configs.get(vmid)
     reason = None if config is None else config.exclusion(state.manage)
     if reason is not None:
         disabled = reason is Exclusion.NOT_CHOSEN
         notes = "proxmox-cpu-affinity hook not enabled" if disabled else lines.excluded(reason)
-        return wire.ReassignRow(vmid, "skipped", notes)
+        return "skipped", notes
+    if tracked is None and running:
+        return "failed", state.refused.get(vmid, "the next scan will look again")
     if tracked is None or tracked.process is None:
-        return wire.ReassignRow(vmid, "skipped", "VM is not running")
-    cpus = str(tracked.placement.home)
+        return "skipped", "VM is not running"
     if tracked.confined is not None and tracked.confined.outcome is Outcome.FULL:
-        return wire.ReassignRow(vmid, "success", "", cpus)
-    return wire.ReassignRow(vmid, "failed", lines.running(state.host.topology, tracked), cpus)
+        return "success", ""
+    return "failed", lines.running(state.host.topology, tracked)
 
 
 def decisions(

@@ -8,6 +8,7 @@ from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
 from proxmox_cpu_affinity.model.topology import Topology
 from tests.e2e.in_guest import node
+from tests.e2e.promises import shows
 from tests.e2e.shape import Shape
 
 SHAPE = Shape.parse(sys.argv[1])
@@ -17,6 +18,7 @@ def here() -> Topology:
     return topology(capture_sysfs(Tree(Path("/"))))
 
 
+@shows()
 def check_packages_cache_groups_and_cores() -> None:
     found = here()
     groups = SHAPE.packages * SHAPE.groups
@@ -30,6 +32,7 @@ def check_packages_cache_groups_and_cores() -> None:
         assert [set(cpus) for cpus in sets] == SHAPE.slices(parts), f"{name}: {sets}"
 
 
+@shows()
 def check_nodes_and_distances() -> None:
     found = here()
     assert [set(one.cpus) for one in found.nodes] == SHAPE.slices(SHAPE.nodes), found.nodes
@@ -39,6 +42,7 @@ def check_nodes_and_distances() -> None:
         assert one.memory_mib, "a node without memory"
 
 
+@shows(5)
 def check_nothing_was_guessed() -> None:
     found = here()
     assert found.virtual
@@ -47,6 +51,7 @@ def check_nothing_was_guessed() -> None:
     assert not guesses, guesses
 
 
+@shows(2)
 def check_measuring_reaches_every_pair() -> None:
     """The values are an emulator's; that there is one for each pair is what counts."""
     words = ("cpuinfo", "--json", "--quiet", "--rounds", "1", "--iterations", "10")

@@ -7,7 +7,13 @@ from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import Command
 
 
-@click.command(cls=Command, needs_root=False, hidden=True, examples=("completion bash",))
+@click.command(
+    cls=Command,
+    needs_root=False,
+    looks_here=False,
+    hidden=True,
+    examples=("completion bash",),
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(*, shell: str) -> None:
     """Print the completion script of a shell, to be sourced by it."""

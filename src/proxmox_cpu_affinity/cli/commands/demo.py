@@ -24,6 +24,7 @@ from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.client import Client
 from proxmox_cpu_affinity.cli.command import Command
 from proxmox_cpu_affinity.cli.ending import end_process, end_service
+from proxmox_cpu_affinity.cli.words import counted
 from proxmox_cpu_affinity.model.errors import AffinityError, ProgramFailedError, UsageError
 from proxmox_cpu_affinity.sim import hookscript, processes
 from proxmox_cpu_affinity.sim import node as nodes
@@ -73,7 +74,7 @@ class Stage:
         return done.returncode
 
 
-@click.command(cls=Command, needs_root=False, examples=("demo", "demo --keep"))
+@click.command(cls=Command, needs_root=False, looks_here=False, examples=("demo", "demo --keep"))
 @click.option("--keep", is_flag=True, help="Leave it running, and say how to stop it.")
 @click.option("--stop", metavar="DIR", help="End a demo that was left running, and remove it.")
 @click.option(
@@ -94,7 +95,7 @@ def demo(*, keep: bool, stop: str | None, guests: str | None, output: str) -> No
     and why, and cleans up.
     """
     if stop is not None:
-        _stop(Path(stop))
+        _say(_stop(Path(stop)))
         return
     with _interruptible():
         root = Path(tempfile.mkdtemp(prefix="pca-"))
@@ -182,19 +183,23 @@ def _start_service(node: nodes.Node) -> None:
         raise ProgramFailedError("the service does not answer", hint=f"see {log}")
 
 
-def _stop(root: Path) -> None:
-    """End the service and the node below `root`, and remove both."""
+def _stop(root: Path) -> str:
+    """End the service and the node below `root`, and remove both; what that was, in words."""
     home = root / "node"
     if not (home / "etc/pve-sim.json").is_file() and not (root / "etc/pve-sim.json").is_file():
         if root.is_dir() and not any(root.iterdir()):
             root.rmdir()
-            return
+            return f"{root} was empty, and is gone"
         raise UsageError(f"{root} holds no demo", hint="name the folder that --keep printed")
     if not home.is_dir():
         home = root
-    end_service(home)
-    nodes.Node(home).destroy()
+    served = end_service(home)
+    node = nodes.Node(home)
+    guests = len(list(processes.found(processes.is_guest_of(node.tree))))
+    node.destroy()
     shutil.rmtree(root, ignore_errors=True)
+    service = "the service" if served else "no service, which did not run"
+    return f"ended {service}, and {counted(guests, 'guest')}; {root} is gone"
 
 
 def _abandon(root: Path) -> None:
@@ -252,7 +257,7 @@ def _interruptible() -> Iterator[None]:
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
-def _quietly(clean_up: Callable[[], None]) -> None:
+def _quietly(clean_up: Callable[[], object]) -> None:
     """Clean up without being interrupted half way."""
     before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, *_ENDINGS)}
     try:

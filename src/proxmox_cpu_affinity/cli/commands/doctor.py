@@ -30,7 +30,8 @@ def doctor(session: Session, /, *, as_json: bool, socket: Path | None, quiet: bo
     if as_json:
         ui.document(jsonvalue.plain(found))
     else:
-        ui.table(COLUMNS, [(f.check, f.status, f.text, f.advice) for f in found])
+        rows = [(f.check, f.status, f.text, patient.remedies.with_path(f.advice)) for f in found]
+        ui.table(COLUMNS, rows)
     count = {verdict: sum(f.status == verdict for f in found) for verdict in Verdict}
     if not quiet:
         ui.talk(

@@ -10,7 +10,9 @@ from proxmox_cpu_affinity.cli.client import Client, client_of
 from proxmox_cpu_affinity.cli.command import VMID, Command, Session, as_json, socket
 from proxmox_cpu_affinity.cli.explaining import TERMS, Explanation, explanation
 from proxmox_cpu_affinity.formats import jsonvalue, wire
-from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.linux.memory import memory_of
+from proxmox_cpu_affinity.linux.tree import Tree
+from proxmox_cpu_affinity.model.ids import Pid, Vmid
 
 COLUMNS = ("CPUs", "Cost", *(name.capitalize() for name in TERMS), "Found", "Chosen")
 
@@ -27,7 +29,7 @@ def explain(session: Session, /, *, vmid: Vmid, as_json: bool, socket: Path | No
     on the same CPUs, smt on SMT siblings, latency between its CPUs, kind of core, spread over
     loaded cache groups.
     """
-    found = explained(client_of(session, socket), vmid)
+    found = explained(client_of(session, socket), vmid, session.tree)
     if as_json:
         ui.document(as_document(found))
         return
@@ -39,11 +41,14 @@ def explain(session: Session, /, *, vmid: Vmid, as_json: bool, socket: Path | No
         ui.table(COLUMNS, [_row(found.decision, c) for c in found.decision.candidates])
 
 
-def explained(client: Client, vmid: Vmid) -> Explanation:
-    """Ask the service for all that concerns a guest. Errors as of Client.get."""
+def explained(client: Client, vmid: Vmid, tree: Tree) -> Explanation:
+    """Ask the service for all that concerns a guest, the kernel for its memory. Errors as of
+    Client.get."""
+    guest = read(wire.GuestView, client.get("guest", vmid=vmid))
     return explanation(
         vmid,
-        guest=read(wire.GuestView, client.get("guest", vmid=vmid)),
+        guest=guest,
+        memory={} if guest.pid is None else memory_of(tree, Pid(guest.pid)),
         guests=read_list(wire.GuestView, client.get("guests")),
         decisions=read_list(wire.DecisionView, client.get("decisions")),
         topology=read(wire.TopologyView, client.get("topology")),

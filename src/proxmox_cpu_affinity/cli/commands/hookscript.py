@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from proxmox_cpu_affinity.cli import ui
+from proxmox_cpu_affinity.cli.client import client_of
 from proxmox_cpu_affinity.cli.command import (
     DONE,
     VMID,
@@ -16,15 +17,18 @@ from proxmox_cpu_affinity.cli.command import (
     exit_status,
     quiet,
 )
+from proxmox_cpu_affinity.cli.configured import manage_here
+from proxmox_cpu_affinity.cli.poke import Became, poke
 from proxmox_cpu_affinity.cli.switch import Change, Did, Hookscripts, failed
+from proxmox_cpu_affinity.cli.words import managed, managed_cell
 from proxmox_cpu_affinity.model.errors import AffinityError, RefusedError
-from proxmox_cpu_affinity.model.guest import GuestConfig
+from proxmox_cpu_affinity.model.guest import GuestConfig, Manage
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.pve import hookfile
 from proxmox_cpu_affinity.pve.guests import NodeGuests
 from proxmox_cpu_affinity.pve.storage import hook_volume
 
-COLUMNS = ("VMID", "Hook-Status", "Notes")
+COLUMNS = ("VMID", "Hook-Status", "Notes", "Managed")
 
 dry_run = click.option("--dry-run", is_flag=True, help="Print the command, and run nothing.")
 force = click.option(
@@ -60,9 +64,11 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
     """The guests of this node, and whether our hookscript is theirs.
 
     Skipped are guests that the HA manager holds, and those with `affinity:` in their configuration.
+    Managed says what makes a guest ours: its hookscript (hook), its tag, PCA_MANAGE=all; or why
+    not.
     """
     scripts = Hookscripts(session.tree)
-    _show(scripts, scripts.guests, as_json=as_json)
+    _show(scripts, scripts.guests, manage_here(session.tree, quiet=quiet), as_json=as_json)
     if not quiet:
         for vmid in scripts.unreadable:
             ui.warn(f"VM {vmid}: its configuration cannot be read")
@@ -75,7 +81,7 @@ def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
 def status(session: Session, /, *, vmid: Vmid, as_json: bool) -> None:
     """One guest, as in the list."""
     scripts = Hookscripts(session.tree)
-    _show(scripts, [scripts.guest(vmid)], as_json=as_json)
+    _show(scripts, [scripts.guest(vmid)], manage_here(session.tree), as_json=as_json)
 
 
 @hookscript.command(examples=("hookscript enable 100", "hookscript enable 100 shared --dry-run"))
@@ -91,14 +97,15 @@ def enable(
     """Give a guest our hookscript, from STORAGE (default: local).
 
     Refused for guests that the HA manager holds, templates, guests with `affinity:` in their
-    configuration, and, without --force, for those that have another hookscript.
+    configuration, and, without --force, for those that have another hookscript. A guest that runs
+    is given its CPUs at once, if the service runs.
     """
     scripts = Hookscripts(session.tree, dry_run=dry_run)
     config = scripts.guest(vmid)
     scripts.refuse(config, force=force)
     _check_storage(scripts, storage, force=force)
     change = scripts.enable(config, hook_volume(storage), force=force)
-    status = _report([change], as_json=as_json)
+    status = _report(session, [change], as_json=as_json)
     _tell_elsewhere(scripts, storage, [change])
     return status
 
@@ -109,9 +116,12 @@ def enable(
 @as_json
 @click.pass_obj
 def disable(session: Session, /, *, vmid: Vmid, dry_run: bool, as_json: bool) -> int:
-    """Take our hookscript from a guest; another's stays."""
+    """Take our hookscript from a guest; another's stays.
+
+    A guest that runs is let go at once, if the service runs.
+    """
     scripts = Hookscripts(session.tree, dry_run=dry_run)
-    return _report([scripts.disable(scripts.guest(vmid))], as_json=as_json)
+    return _report(session, [scripts.disable(scripts.guest(vmid))], as_json=as_json)
 
 
 @hookscript.command("enable-all", examples=("hookscript enable-all", "hookscript enable-all nfs"))
@@ -126,14 +136,14 @@ def enable_all(
     """Give every guest of this node our hookscript, from STORAGE (default: local).
 
     Skips guests that the HA manager holds, templates, guests with `affinity:` in their
-    configuration, and, without --force, those that have another hookscript. Exit status 3 if only
-    a part could be done.
+    configuration, and, without --force, those that have another hookscript. Guests that run are
+    given their CPUs at once, if the service runs. Exit status 3 if only a part could be done.
     """
     scripts = Hookscripts(session.tree, dry_run=dry_run)
     _check_storage(scripts, storage, force=force)
     volume = hook_volume(storage)
     changes = _for_all(scripts, lambda c: scripts.enable(c, volume, force=force))
-    status = _report(changes, as_json=as_json)
+    status = _report(session, changes, as_json=as_json)
     _tell_elsewhere(scripts, storage, changes)
     return status
 
@@ -145,10 +155,11 @@ def enable_all(
 def disable_all(session: Session, /, *, dry_run: bool, as_json: bool) -> int:
     """Take our hookscript from every guest of this node; others' stay.
 
-    Exit status 3 if only a part could be done.
+    Guests that run are let go at once, if the service runs. Exit status 3 if only a part could be
+    done.
     """
     scripts = Hookscripts(session.tree, dry_run=dry_run)
-    return _report(_for_all(scripts, scripts.disable), as_json=as_json)
+    return _report(session, _for_all(scripts, scripts.disable), as_json=as_json)
 
 
 @hookscript.command(examples=("hookscript install nfs", "hookscript install local --dry-run"))
@@ -197,13 +208,16 @@ def state(scripts: Hookscripts, config: GuestConfig) -> tuple[str, str]:
     return ("Enabled" if config.has_hook else "Disabled"), notes
 
 
-def _show(scripts: Hookscripts, guests: Sequence[GuestConfig], *, as_json: bool) -> None:
-    rows = [(config.vmid, *state(scripts, config)) for config in guests]
-    if as_json:
-        names = ("vmid", "status", "notes")
-        ui.document([dict(zip(names, row, strict=True)) for row in rows])
-    else:
+def _show(
+    scripts: Hookscripts, guests: Sequence[GuestConfig], manage: Manage | None, *, as_json: bool
+) -> None:
+    if not as_json:
+        rows = [(c.vmid, *state(scripts, c), managed_cell(c, manage)) for c in guests]
         ui.table(COLUMNS, rows)
+        return
+    names = ("vmid", "status", "notes", "managed_by", "reason_code")
+    values = ((c.vmid, *state(scripts, c), *managed(c, manage)) for c in guests)
+    ui.document([dict(zip(names, row, strict=True)) for row in values])
 
 
 def _check_storage(scripts: Hookscripts, storage: str, *, force: bool) -> None:
@@ -233,10 +247,11 @@ def _for_all(scripts: Hookscripts, change: Callable[[GuestConfig], Change]) -> l
     return [*changes, *unread]
 
 
-def _report(changes: Sequence[Change], *, as_json: bool) -> int:
-    """One line a guest, failures as errors."""
+def _report(session: Session, changes: Sequence[Change], *, as_json: bool) -> int:
+    """One line a guest, another for what became of it where it runs; failures as errors."""
+    poked = poke(session.tree, client_of(session, None), changes)
     if as_json:
-        ui.document([{"vmid": c.vmid, "status": c.did, "notes": c.text} for c in changes])
+        ui.document([_document(change, poked.became.get(change.vmid)) for change in changes])
     for change in changes:
         if change.remark:
             ui.warn(change.remark)
@@ -244,6 +259,16 @@ def _report(changes: Sequence[Change], *, as_json: bool) -> int:
             ui.error(change.text)
         elif not as_json:
             ui.result(change.text)
-    bad = sum(change.did is Did.FAILED for change in changes)
+        if change.vmid in poked.became and not as_json:
+            ui.result(f"VM {change.vmid}: {poked.became[change.vmid].text}")
+    if poked.trouble:
+        ui.talk(poked.trouble)
+    failures = sum(change.did is Did.FAILED for change in changes)
     skipped = sum(change.did is Did.SKIPPED for change in changes)
-    return exit_status(good=len(changes) - bad - skipped, bad=bad)
+    strays = sum(became.bad for became in poked.became.values())
+    return exit_status(good=len(changes) - failures - skipped, bad=failures + strays)
+
+
+def _document(change: Change, became: Became | None) -> dict[str, object]:
+    running = "" if became is None else became.text
+    return {"vmid": change.vmid, "status": change.did, "notes": change.text, "running": running}

@@ -13,9 +13,11 @@ import click
 
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import Command, Session, as_json, exit_status
+from proxmox_cpu_affinity.cli.configured import settings_here
 from proxmox_cpu_affinity.cli.hostmap import host_map
+from proxmox_cpu_affinity.cli.words import cpus_named
 from proxmox_cpu_affinity.formats import jsonvalue, wire
-from proxmox_cpu_affinity.formats.settings import Settings, settings
+from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import NotPveHostError, SyntaxFault, UsageError
@@ -24,7 +26,6 @@ from proxmox_cpu_affinity.model.ids import Vmid, vmid_of
 from proxmox_cpu_affinity.model.placement import Strategy
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.pve.guests import NodeGuests
-from proxmox_cpu_affinity.service.paths import SETTINGS
 
 if TYPE_CHECKING:  # they import numpy
     from proxmox_cpu_affinity.cli.hosts import Described
@@ -128,10 +129,12 @@ def plan(
         return _converse()
     from proxmox_cpu_affinity.cli.hosts import named_host, this_host
 
-    configured = _settings(session.tree)
+    configured = settings_here(session.tree)
     rules = _rules(configured, strategy, reserved, here=host is None)
     wanted = given(guests) if guests else _of_node(session.tree, configured)
     where = this_host(session.tree) if host is None else named_host(host)
+    if reserved is not None:
+        _check_reserved(rules.reserved, where.topology)
     answer, held = planned(where, rules, wanted)
     if as_json:
         ui.document(jsonvalue.plain(answer))
@@ -228,12 +231,6 @@ def _unplaced(request: Request, reason: str) -> Row:
     return Row(request.vmid, request.vcpus, "", None, reason, [], [], [])
 
 
-def _settings(tree: Tree) -> Settings:
-    """The settings of this host's service; their warnings are the service's to tell."""
-    found, _ = settings(tree.text(SETTINGS) or "", os.environ, file=f"/{SETTINGS}")
-    return found
-
-
 def _rules(
     configured: Settings, strategy: str | None, reserved: str | None, *, here: bool
 ) -> "Rules":
@@ -248,6 +245,16 @@ def _rules(
             raise UsageError(f"--reserved {reserved}: {fault.text}", hint=fault.hint) from None
     chosen = configured.strategy if strategy is None else Strategy(strategy)
     return Rules(chosen, configured.weights, kept)
+
+
+def _check_reserved(reserved: CpuSet, topology: Topology) -> None:
+    """UsageError for CPUs that the host has not: a plan without them would mean nothing."""
+    missing = reserved - topology.possible - topology.online
+    if missing:
+        raise UsageError(
+            f"--reserved {reserved}: the host has no {cpus_named(missing)}",
+            hint=f"it has {cpus_named(topology.online)}",
+        )
 
 
 def _of_node(tree: Tree, configured: Settings) -> Wanted:

@@ -1,20 +1,26 @@
-"""`ps`: the running guests, straight from PVE's files and /proc; the service is not asked."""
+"""`ps`: the running guests, straight from PVE's files and /proc. The service is asked for nothing
+but since when a guest is held (-v), and need not run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
 from proxmox_cpu_affinity.cli import ui
+from proxmox_cpu_affinity.cli.answers import read_list
+from proxmox_cpu_affinity.cli.client import client_of
 from proxmox_cpu_affinity.cli.command import VMID, Command, Session, as_json, quiet
+from proxmox_cpu_affinity.cli.configured import manage_here
+from proxmox_cpu_affinity.cli.words import HELD_SINCE, managed, managed_cell
+from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.linux.threads import affinity_of, children_of, stat_of, threads_of
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
-from proxmox_cpu_affinity.model.errors import GuestNotFoundError
-from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
+from proxmox_cpu_affinity.model.errors import AffinityError, GuestNotFoundError, RefusedError
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Thread
 from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
 from proxmox_cpu_affinity.pve.guests import NodeGuests
 
-COLUMNS = ("VMID", "PID", "Cores", "Sockets", "NUMA", "Hook-Status", "Affinity")
+COLUMNS = ("VMID", "PID", "Cores", "Sockets", "NUMA", "Hook-Status", "Affinity", "Managed")
 NOT_RUNNING = "VM is not running (PID file not found)"
 
 
@@ -28,6 +34,7 @@ class Guest:
     threads: tuple[Thread, ...] = ()
     children: tuple[Thread, ...] = ()
     error: str = ""
+    held_since: str = ""  # as the service says it; empty where it does not answer
 
 
 @click.command(cls=Command, needs_pve=True, examples=("ps", "ps 100 -v", "ps --json -v"))
@@ -42,13 +49,18 @@ def ps(
     """List running guests and the CPUs they may use.
 
     Hook-Status says whether the guest has our hookscript; Affinity is what the kernel says of the
-    guest's main thread.
+    guest's main thread. Managed says what makes the guest ours: its hookscript (hook), its tag,
+    PCA_MANAGE=all; or why not.
     """
     guests = running(session.tree, vmid, verbose=verbose)
+    manage = manage_here(session.tree, quiet=quiet)
+    if verbose:
+        since = _held_since(session)
+        guests = [replace(guest, held_since=since.get(guest.config.vmid, "")) for guest in guests]
     if as_json:
-        ui.document([as_document(guest, verbose=verbose) for guest in guests])
+        ui.document([as_document(guest, manage, verbose=verbose) for guest in guests])
     else:
-        ui.table(COLUMNS, [_row(guest) for guest in guests])
+        ui.table(COLUMNS, [_row(guest, manage) for guest in guests])
         if verbose:
             _show_threads(guests)
     if not quiet:
@@ -76,6 +88,8 @@ def _running(tree: Tree, node: NodeGuests, process: GuestProcess, *, verbose: bo
         config = node.config(process.vmid)
     except GuestNotFoundError:
         config, error = GuestConfig(process.vmid), "its configuration is not found"
+    except RefusedError:
+        config, error = GuestConfig(process.vmid), "its configuration cannot be read"
     return Guest(
         config,
         process.pid,
@@ -84,6 +98,15 @@ def _running(tree: Tree, node: NodeGuests, process: GuestProcess, *, verbose: bo
         _children(tree, process.pid) if verbose else (),
         error,
     )
+
+
+def _held_since(session: Session) -> dict[int, str]:
+    """From when on guests were on their CPUs: the service alone knows, and need not run."""
+    try:
+        guests = read_list(wire.GuestView, client_of(session, None).get("guests"))
+    except AffinityError:
+        return {}
+    return {guest.vmid: guest.held_since for guest in guests}
 
 
 def _children(tree: Tree, pid: Pid) -> tuple[Thread, ...]:
@@ -97,7 +120,7 @@ def _children(tree: Tree, pid: Pid) -> tuple[Thread, ...]:
     return tuple(found)
 
 
-def as_document(guest: Guest, *, verbose: bool) -> dict[str, object]:
+def as_document(guest: Guest, manage: Manage | None, *, verbose: bool) -> dict[str, object]:
     """The guest as JSON; numbers of threads are texts. What is empty is left out."""
     config = guest.config
     fields: dict[str, object] = {
@@ -113,7 +136,9 @@ def as_document(guest: Guest, *, verbose: bool) -> dict[str, object]:
         fields["threads"] = [{"tid": str(t.tid), **_seen(t)} for t in guest.threads]
         fields["children"] = [{"pid": str(t.tid), **_seen(t)} for t in guest.children]
     fields["error"] = guest.error
-    may_lack = {"pid", "affinity", "error"}
+    fields["managed_by"], fields["reason_code"] = managed(config, manage)
+    fields["held_since"] = guest.held_since
+    may_lack = {"pid", "affinity", "error", "held_since"}
     return {name: value for name, value in fields.items() if value or name not in may_lack}
 
 
@@ -133,7 +158,7 @@ def hook_status(config: GuestConfig) -> str:
     return "Enabled" if config.has_hook else "Disabled"
 
 
-def _row(guest: Guest) -> ui.Row:
+def _row(guest: Guest, manage: Manage | None) -> ui.Row:
     config = guest.config
     return (
         config.vmid,
@@ -143,13 +168,16 @@ def _row(guest: Guest) -> ui.Row:
         int(config.numa),
         hook_status(config),
         guest.affinity or "-",
+        managed_cell(config, manage),
     )
 
 
 def _show_threads(guests: list[Guest]) -> None:
     for guest in guests:
         if guest.threads:
-            ui.heading(f"Threads of VM {guest.config.vmid}:")
+            since = HELD_SINCE.get(guest.held_since)
+            held = f", on its CPUs {since}" if since else ""
+            ui.heading(f"Threads of VM {guest.config.vmid}{held}:")
             ui.table(("TID", "CPU", "Affinity", "Name"), map(_thread_row, guest.threads))
         if guest.children:
             ui.heading(f"Child processes of VM {guest.config.vmid}:")

@@ -14,6 +14,7 @@ from proxmox_cpu_affinity.model.errors import UsageError
 from proxmox_cpu_affinity.model.guest import Exclusion
 from proxmox_cpu_affinity.model.ids import Vmid
 
+COLUMNS = ("VMID", "Status", "Notes", "CPUs", "Changed")
 NOT_ENABLED = "proxmox-cpu-affinity hook not enabled"
 
 
@@ -42,7 +43,9 @@ def reassign(
 ) -> int:
     """Give running guests their CPUs anew, or let them go.
 
-    Exit status 0 if all is as wished, 1 if nothing could be done, 3 if only a part.
+    CPUs are those that a guest has now, Changed the ones that it had before, if they were others.
+    Guests that are not managed or do not run are skipped, which is no failure. Exit status 1 if
+    every guest that was not skipped failed, 3 if only some did, else 0.
     """
     if (vmid is None) is not everyone:
         raise UsageError("give either a VMID or --all", hint="see: reassign --help")
@@ -58,18 +61,29 @@ def reassign(
     if as_json:
         ui.document(jsonvalue.plain(rows))
     else:
-        ui.table(("VMID", "Status", "Notes"), [(r.vmid, r.status, r.notes) for r in rows])
+        ui.table(COLUMNS, map(_cells, rows))
     statuses = [row.status for row in rows]
     return exit_status(good=statuses.count("success"), bad=statuses.count("failed"))
+
+
+def _cells(row: wire.ReassignRow) -> ui.Row:
+    return (row.vmid, row.status, row.notes, row.cpus or "-", _change(row))
+
+
+def _change(row: wire.ReassignRow) -> str:
+    """Whether a guest has other CPUs than before; nothing where nothing was done."""
+    if row.changed:
+        return f"from {row.before}" if row.before else "had none"
+    return "no" if row.status == "success" else "-"
 
 
 def foreseen(guests: Sequence[wire.GuestView], *, undo: bool) -> list[wire.ReassignRow]:
     """What reassigning these guests would come to."""
     would = "would let go" if undo else "would reassign"
     return [
-        wire.ReassignRow(guest.vmid, "skipped", note)
+        wire.ReassignRow(guest.vmid, "skipped", note, guest.cpus, guest.cpus)
         if (note := _why_not(guest, undo=undo))
-        else wire.ReassignRow(guest.vmid, "dry-run", would, guest.cpus)
+        else wire.ReassignRow(guest.vmid, "dry-run", would, guest.cpus, guest.cpus)
         for guest in guests
     ]
 

@@ -8,6 +8,8 @@ import click
 
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import Command, Group, as_json
+from proxmox_cpu_affinity.cli.remedies import called
+from proxmox_cpu_affinity.cli.words import counted, cpus_named
 from proxmox_cpu_affinity.model.errors import UsageError
 
 
@@ -15,7 +17,7 @@ class _FreeCommand(Command):
     """They run as any user."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, needs_root=False, **kwargs)
+        super().__init__(*args, needs_root=False, looks_here=False, **kwargs)
 
 
 class _FreeGroup(Group):
@@ -72,6 +74,8 @@ def create(
         sys_files=files,
     )
     volume = hookscript.install(made)
+    if host is not None:
+        _warn_of_missing_cpus(made.tree.cpus())
     if as_json:
         kind = made.tree.settings.guest
         ui.document({"root": str(made.root), "model": model, "guests": kind, "hookscript": volume})
@@ -79,11 +83,23 @@ def create(
     ui.lines(
         f"{made.root}: a simulated Proxmox VE {model} node. Try:",
         f"  {made.root}/usr/sbin/qm create 100 --cores 2",
-        f"  PCA_ROOT={made.root} PCA_PORT=0 proxmox-cpu-affinity-service --stdout &",
-        f"  proxmox-cpu-affinity --root {made.root} hookscript enable 100",
+        f"  PCA_ROOT={made.root} PCA_PORT=0 {called('proxmox-cpu-affinity-service')} --stdout &",
+        f"  {called()} --root {made.root} hookscript enable 100",
         f"  {made.root}/usr/sbin/qm start 100",
-        f"  proxmox-cpu-affinity --root {made.root} ps",
+        f"  {called()} --root {made.root} ps",
     )
+
+
+def _warn_of_missing_cpus(count: int) -> None:
+    """Guests run on the CPUs of this machine, whatever their node's sys says."""
+    from proxmox_cpu_affinity.linux.threads import own_cpus
+
+    usable = own_cpus()
+    if count > len(usable):
+        ui.warn(
+            f"this machine has {counted(len(usable), 'CPU')} of the node's {count}: guests are"
+            f" confined on {cpus_named(usable)} only (to see all used: plan --host)"
+        )
 
 
 @sim.command(examples=("sim start /tmp/node",))
@@ -134,12 +150,12 @@ def _say(directory: Path, status: str, *, as_json: bool) -> None:
 
 @sim.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    examples=("sim run /tmp/node qm start 100", "sim run /tmp/node -- pvesm status"),
+    examples=("sim run /tmp/node qm start 100", "sim run /tmp/node vzdump 100 --mode stop"),
 )
 @directory
 @click.argument("words", metavar="PROGRAM [WORDS]...", nargs=-1, type=click.UNPROCESSED)
 def run(*, directory: Path, words: Sequence[str]) -> int:
-    """Run one of a node's programs: qm, pvesm, ha-manager, pvesh."""
+    """Run one of a node's programs: qm, pvesm, ha-manager, pvesh, vzdump."""
     from proxmox_cpu_affinity.sim.layout import PROGRAMS
     from proxmox_cpu_affinity.sim.node import Node
 

@@ -12,9 +12,11 @@ from proxmox_cpu_affinity.cli.command import (
     Group,
     Session,
     as_json,
+    require_root_folder,
     socket,
     warn_without_root,
 )
+from proxmox_cpu_affinity.cli.words import VERDICTS, counted, matrix_words
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.errors import UsageError
 
@@ -26,11 +28,6 @@ _MANAGED = {
     "all": "every guest",
 }
 _CONFINED = {"threads": "thread by thread", "scope": "by systemd scopes", "none": "not at all"}
-_VERDICTS = {
-    "trusted": "measured and trusted",
-    "unstable": "measured, but not to be relied on",
-    "predicted": "predicted from the topology, not measured",
-}
 
 
 @click.group(
@@ -45,6 +42,7 @@ def status(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -> None
     """What the service knows and does. Exit status 1 if it does not answer."""
     if ctx.invoked_subcommand is not None:
         return
+    require_root_folder(ctx.obj)
     client = _client(ctx, socket)
     warn_without_root(ctx.obj)
     if as_json:
@@ -144,23 +142,12 @@ def described(now: wire.Status) -> list[tuple[str, object]]:
         ("Guests may use", f"CPUs {now.usable}" if now.usable else "no CPUs"),
         ("Manages", f"{_MANAGED.get(now.manage, now.manage)} (PCA_MANAGE={now.manage})"),
         ("Strategy", f"{now.strategy}, width {now.width}"),
-        ("Confined", _CONFINED.get(now.confinement, now.confinement)),
+        ("Confined", _confined(now)),
         ("Guests", f"{now.guests_running} placed and running, {now.guests_confined} on their CPUs"),
         ("Shared CPUs", now.overlap or "none"),
+        ("Slowdown", _score_words(now.score)),
         ("Latencies", matrix_words(now.matrix)),
     ]
-
-
-def matrix_words(matrix: wire.MatrixState) -> str:
-    """What the latency matrix is worth, and how far a measurement is."""
-    words = _VERDICTS.get(matrix.verdict, matrix.verdict)
-    if 0 < matrix.measured_share < 1:
-        words += f" ({100 * matrix.measured_share:.0f} % of the pairs)"
-    if matrix.measuring:
-        words += f"; measuring now, {matrix.pairs_done} of {matrix.pairs_all} pairs"
-    # A prediction is one of the conditions of a matrix that is nothing else.
-    known = [text for text in matrix.conditions if not text.startswith("predicted from")]
-    return "; ".join((words, *known))
 
 
 def ranking_rows(ranking: Sequence[wire.Ranking]) -> list[ui.Row]:
@@ -180,7 +167,7 @@ def summary_lines(figures: wire.RankingSummary) -> list[tuple[str, object]]:
         ("Max (Worst)", f"{figures.max_latency_ns:.2f} ns"),
         ("Median", f"{figures.median_latency_ns:.2f} ns"),
         ("Mean", f"{figures.mean_latency_ns:.2f} ns"),
-        ("Verdict", _VERDICTS.get(figures.verdict, figures.verdict)),
+        ("Verdict", VERDICTS.get(figures.verdict, figures.verdict)),
     ]
 
 
@@ -196,14 +183,24 @@ def duration(seconds: float) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
+def _score_words(score: wire.ScoreView | None) -> str:
+    """What guests lose to one another and to distance, in per cent of a vCPU's time."""
+    if score is None:
+        return "no guest is placed"
+    shares = (score.slowdown, score.bound, score.no_pinning, score.round_robin)
+    placed, best, free, turn = (f"{100 * share:.1f} %" for share in shares)
+    return f"{placed} of a vCPU's time; at best {best}, without pinning {free}, in turn {turn}"
+
+
+def _confined(now: wire.Status) -> str:
+    why = f" ({now.confinement_reason})" if now.confinement_reason else ""
+    return f"{_CONFINED.get(now.confinement, now.confinement)}{why}"
+
+
 def _host(now: wire.Status) -> str:
-    groups = _counted(now.cache_groups, "cache group")
-    parts = f"{_counted(now.packages, 'package')}, {_counted(now.nodes, 'node')}, {groups}"
-    return f"{now.model_name or 'unknown model'}, {_counted(now.cpus, 'CPU')} ({parts})"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    groups = counted(now.cache_groups, "cache group")
+    parts = f"{counted(now.packages, 'package')}, {counted(now.nodes, 'node')}, {groups}"
+    return f"{now.model_name or 'unknown model'}, {counted(now.cpus, 'CPU')} ({parts})"
 
 
 def _affinity_rows(answer: object) -> list[ui.Row]:

@@ -11,11 +11,17 @@ from functools import cached_property
 
 from proxmox_cpu_affinity.cli.answers import read, read_list
 from proxmox_cpu_affinity.cli.client import Client
+from proxmox_cpu_affinity.cli.words import listed
 from proxmox_cpu_affinity.formats import pveconf, wire
 from proxmox_cpu_affinity.formats.pveconf import GuestFile
 from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
-from proxmox_cpu_affinity.model.errors import AffinityError, NotPveHostError, ServiceDownError
+from proxmox_cpu_affinity.model.errors import (
+    AffinityError,
+    ForbiddenError,
+    NotPveHostError,
+    ServiceDownError,
+)
 from proxmox_cpu_affinity.model.guest import GuestConfig
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.topology import Topology
@@ -57,6 +63,7 @@ class Patient:
     def __init__(self, tree: Tree, client: Client) -> None:
         self.tree = tree
         self.client = client
+        self.remedies = client.remedies
 
     @cached_property
     def node(self) -> str:
@@ -98,6 +105,7 @@ class Check:
 
     name: str
     run: Callable[[Patient], Result]
+    reads_guests: bool = False  # so it cannot tell of those whose configuration it may not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +124,16 @@ def examined(patient: Patient, checks: Iterable[Check]) -> list[Finding]:
     for check in checks:
         try:
             result = check.run(patient)
+            if check.reads_guests and result.verdict is Verdict.OK and patient.unreadable:
+                named = listed("VM", sorted(patient.unreadable))
+                result = warning(f"not known of {named}; else: {result.text}", "see the check: pve")
         except ServiceDownError as error:
             result = warning(f"not known: {error.text}", "see the check: service")
+        except ForbiddenError as error:
+            result = warning(f"not known: {error.text}", "run this as root")
         except NotPveHostError:
             result = warning("not known: this is no Proxmox VE node", "see the check: pve")
         except AffinityError as error:
             result = failed(error.text, error.hint)
         found.append(Finding(check.name, result.verdict, result.text, result.advice))
     return found
-
-
-def listed(noun: str, numbers: Iterable[object], *, most: int = 10) -> str:
-    """`VM 100`, `VMs 100, 101 and 3 more`."""
-    words = [str(number) for number in numbers]
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return f"{noun}{'' if len(words) == 1 else 's'} {', '.join(words[:most])}{more}"

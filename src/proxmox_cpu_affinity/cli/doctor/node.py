@@ -8,10 +8,10 @@ from proxmox_cpu_affinity.cli.doctor.check import (
     Patient,
     Result,
     failed,
-    listed,
     ok,
     warning,
 )
+from proxmox_cpu_affinity.cli.words import counted, cpus_named, listed
 from proxmox_cpu_affinity.formats.pvesections import snippet_path
 from proxmox_cpu_affinity.formats.settings import settings
 from proxmox_cpu_affinity.model.errors import AffinityError, NotPveHostError
@@ -35,7 +35,7 @@ def check_pve(patient: Patient) -> Result:
     if patient.unreadable:
         text = f"{listed('VM', sorted(patient.unreadable))}: configuration cannot be read"
         return failed(text, "run this as root; see: qm config VMID")
-    return ok(f"node {node}, {count} guests")
+    return ok(f"node {node}, {counted(count, 'guest')}")
 
 
 def check_our_hook(patient: Patient) -> Result:
@@ -84,12 +84,19 @@ def check_hookscripts(patient: Patient) -> Result:
     if missing:
         advice = "put the file there, or: qm set VMID --delete hookscript"
         return failed("; ".join(missing), f"{advice} (the guest does not start)")
-    return ok(f"{named} guests name one, all can be run")
+    if not named:
+        return ok("no guest names one")
+    return ok(f"{counted(named, 'guest')} with one, {'it' if named == 1 else 'all'} can be run")
 
 
 def check_containers(patient: Patient) -> Result:
     """Containers that pvestatd spreads over all CPUs, those of guests too."""
-    free = sorted(_containers(patient))
+    found = dict(_containers(patient))
+    free = sorted(vmid for vmid, moves in found.items() if moves)
+    unknown = sorted(vmid for vmid, moves in found.items() if moves is None)
+    if unknown:
+        text = f"not known of {listed('CT', unknown)}: configuration cannot be read"
+        return warning(text, "run this as root")
     if not free:
         return ok("none that pvestatd moves over guests' CPUs")
     text = f"{listed('CT', free)}: pvestatd spreads them over all CPUs, those of guests too"
@@ -100,15 +107,15 @@ def check_containers(patient: Patient) -> Result:
     return warning(text, advice)
 
 
-def _containers(patient: Patient) -> Iterator[Vmid]:
-    """Containers of this node that have no CPUs of their own."""
+def _containers(patient: Patient) -> Iterator[tuple[Vmid, bool | None]]:
+    """Containers of this node, and whether they have no CPUs of their own; None: unreadable."""
     folder = f"etc/pve/nodes/{patient.node}/lxc"
     for name in patient.tree.listing(folder):
         vmid = vmid_of(name.removesuffix(".conf")) if name.endswith(".conf") else None
         if vmid is not None:
-            main = _SECTION.split(patient.tree.text(f"{folder}/{name}") or "", maxsplit=1)[0]
-            if not _OWN_CPUS.search(main):
-                yield vmid
+            text = patient.tree.text(f"{folder}/{name}")
+            main = None if text is None else _SECTION.split(text, maxsplit=1)[0]
+            yield vmid, None if main is None else not _OWN_CPUS.search(main)
 
 
 def check_isolated(patient: Patient) -> Result:
@@ -116,7 +123,8 @@ def check_isolated(patient: Patient) -> Result:
     isolated = patient.topology.isolated & patient.topology.online
     if not isolated:
         return ok("no CPU is isolated by the kernel")
-    text = f"CPUs {isolated} are isolated by the kernel: guests are given none of them"
+    verb = "is" if len(isolated) == 1 else "are"
+    text = f"{cpus_named(isolated)} {verb} isolated by the kernel: no guest is given any of that"
     return warning(text, "if that is not meant: take isolcpus off the kernel's command line")
 
 
@@ -136,9 +144,9 @@ def check_native_pinning(patient: Patient) -> Result:
 
 CHECKS = (
     Check("pve", check_pve),
-    Check("hook", check_our_hook),
-    Check("hookscripts", check_hookscripts),
+    Check("hook", check_our_hook, reads_guests=True),
+    Check("hookscripts", check_hookscripts, reads_guests=True),
     Check("containers", check_containers),
     Check("isolated", check_isolated),
-    Check("vcpu-pinning", check_native_pinning),
+    Check("vcpu-pinning", check_native_pinning, reads_guests=True),
 )

@@ -12,16 +12,21 @@ from proxmox_cpu_affinity.cli.doctor.check import (
     Patient,
     Result,
     failed,
-    listed,
     ok,
     warning,
 )
+from proxmox_cpu_affinity.cli.words import counted, cpus_named, listed, matrix_words
 from proxmox_cpu_affinity.formats.settings import Settings, settings
 from proxmox_cpu_affinity.formats.wire import RELEASED
-from proxmox_cpu_affinity.model.errors import RefusedError, ServiceDownError, SettingError
+from proxmox_cpu_affinity.model.errors import (
+    ForbiddenError,
+    RefusedError,
+    ServiceDownError,
+    SettingError,
+)
+from proxmox_cpu_affinity.render.trust import to_do
 from proxmox_cpu_affinity.service.paths import SETTINGS, Paths
 
-RESTART = "systemctl restart proxmox-cpu-affinity"
 _TCP_PATIENCE = 5.0  # seconds
 
 
@@ -48,12 +53,14 @@ def check_settings(patient: Patient) -> Result:
 def check_service(patient: Patient) -> Result:
     try:
         now = patient.status
-    except ServiceDownError as error:
+    except (ServiceDownError, ForbiddenError) as error:
         return failed(error.text, error.hint)
     if now.version != __version__:
-        return warning(f"it is {now.version}, this program is {__version__}", RESTART)
+        return warning(
+            f"it is {now.version}, this program is {__version__}", patient.remedies.restart
+        )
     if now.warnings:
-        return warning("; ".join(now.warnings), "see the lines below and the log")
+        return warning("; ".join(now.warnings), f"see the lines below and {patient.remedies.log}")
     return ok(f"{now.version} answers, manages by PCA_MANAGE={now.manage}")
 
 
@@ -67,13 +74,22 @@ def check_sockets(patient: Patient) -> Result:
         raise ServiceDownError(f"there is no socket at {shown[paths.socket]}")
     wide = [shown[path] for path in shown if _mode(path) & 0o077]
     if wide:
-        return failed(f"{' and '.join(wide)} can be opened by others than root", RESTART)
+        return failed(
+            f"{' and '.join(wide)} can be opened by others than root", patient.remedies.restart
+        )
     host, port = _read_settings(patient)[0].host, patient.tree.text(f"{paths_name(paths)}/port")
     if port is None:
         text = "the Unix socket is served, no TCP port: it may be taken"
-        return warning(text, "see PCA_PORT and the log, if something is to ask over HTTP")
+        return warning(
+            text, f"see PCA_PORT and {patient.remedies.log}, if something is to ask over HTTP"
+        )
     if not _answers(host, port.strip()):
-        return failed(f"port {port.strip()} does not answer as the service does", RESTART)
+        return failed(
+            f"port {port.strip()} does not answer as the service does", patient.remedies.restart
+        )
+    if not os.access(paths.socket, os.W_OK):
+        text = f"port {port.strip()} answers, the Unix socket may not be asked"
+        return warning(text, "run this as root")
     return ok(f"Unix socket and port {port.strip()} answer")
 
 
@@ -105,15 +121,29 @@ def _answers(host: str, port: str) -> bool:
 def check_matrix(patient: Patient) -> Result:
     """Whether guests are placed by measured latencies."""
     matrix = patient.status.matrix
-    why = "; ".join(matrix.conditions) or "predicted from the topology"
     if matrix.measuring:
         return ok(f"being measured: {matrix.pairs_done} of {matrix.pairs_all} pairs")
+    again = f"it is measured again by itself; at once: {patient.remedies.restart}"
+    advice = to_do(matrix.verdict, matrix.conditions, again=again)
     if matrix.verdict == "trusted":
-        return ok(f"measured and trusted, {100 * matrix.measured_share:.0f} % of the pairs")
+        text = f"measured and trusted, {100 * matrix.measured_share:.0f} % of the pairs"
+        return warning("; ".join((text, *matrix.conditions)), advice) if advice else ok(text)
     if matrix.verdict == "unstable":
+        why = "; ".join(matrix.conditions) or "the host was busy"
         text = f"unstable, so the prediction from the topology is used ({why})"
-        return warning(text, f"when the host is quiet: {RESTART}")
-    return warning(f"not measured: {why}", "see the log for why")
+        return warning(text, advice)
+    return warning(matrix_words(matrix), f"see {patient.remedies.log} for why")
+
+
+def check_confinement(patient: Patient) -> Result:
+    """By what guests are held: their scopes hold more, and hold it longer, than masks."""
+    now = patient.status
+    if now.confinement == "scope":
+        return ok("guests are held by their systemd scopes")
+    text = f"guests are held thread by thread: {now.confinement_reason}"
+    if patient.tree.root != Path("/"):
+        return ok(text)
+    return warning(text, "threads that start later are caught by the next scan, within 30 s")
 
 
 def check_guests(patient: Patient) -> Result:
@@ -133,10 +163,12 @@ def check_guests(patient: Patient) -> Result:
         return failed(text, "see PCA_RESERVED_CPUS and PCA_STRATEGY")
     if partly:
         return warning(f"{listed('VM', partly)} held in part only", "see: explain VMID")
+    if not running:
+        return ok("no managed guest runs")
     full = sum(guest.outcome == "full" for guest in running)
     rest = len(running) - full
     later = f", {rest} will be after the next scan" if rest else ""
-    return ok(f"{full} of {len(running)} managed guests that run are on their CPUs{later}")
+    return ok(f"managed guests that run: {full} of {len(running)} on their CPUs{later}")
 
 
 def check_overcommit(patient: Patient) -> Result:
@@ -144,9 +176,9 @@ def check_overcommit(patient: Patient) -> Result:
     held = [guest for guest in patient.guests if guest.cpus]
     vcpus = sum(guest.vcpus for guest in held)
     usable = patient.status.usable
-    count = f"{vcpus} vCPUs of placed guests, CPUs for guests: {usable or 'none'}"
+    count = f"{counted(vcpus, 'vCPU')} of placed guests, CPUs for guests: {usable or 'none'}"
     if patient.status.overlap:
-        text = f"{count}; several guests share CPUs {patient.status.overlap}"
+        text = f"{count}; several guests share {cpus_named(patient.status.overlap)}"
         return warning(text, "no fault: they share evenly. Fewer vCPUs, or fewer guests, end it")
     return ok(f"{count}; no CPU is shared")
 
@@ -156,6 +188,7 @@ CHECKS = (
     Check("service", check_service),
     Check("sockets", check_sockets),
     Check("matrix", check_matrix),
+    Check("confinement", check_confinement),
     Check("guests", check_guests),
     Check("overcommit", check_overcommit),
 )
