@@ -3,7 +3,8 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGE := src/proxmox_cpu_affinity
-SOURCES := $(PACKAGE)/latency/pingpong.c $(PACKAGE)/latency/main.c
+SOURCES := $(addprefix $(PACKAGE)/latency/,duel.c pingpong.c pool.c main.c)
+HEADERS := $(addprefix $(PACKAGE)/latency/,pingpong.h duel.h sides.h clock.h)
 CFLAGS ?= -O2 -g
 CPPFLAGS ?=
 LDFLAGS ?=
@@ -16,11 +17,10 @@ DIST := $(PREFIX)/lib/python3/dist-packages
 PYTHON := $(or $(wildcard $(BIN)/python),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo test e2e check bench goldens hosts showcase install
-.PHONY: install-docs deb deb-test clean
+.PHONY: help setup develop demo check test e2e bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready build/pingpong ## .venv with what the program needs, and the measuring program
 
@@ -35,7 +35,7 @@ $(VENV)/.develop: constraints/develop.txt $(VENV)/.ready
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r constraints/develop.txt
 	@touch $@
 
-build/pingpong: $(SOURCES) $(PACKAGE)/latency/pingpong.h
+build/pingpong: $(SOURCES) $(HEADERS)
 	@command -v $(CC) > /dev/null || { echo "a C compiler is missing: apt install gcc libc6-dev" >&2; exit 1; }
 	@mkdir -p build
 	$(CC) $(STRICT) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $(SOURCES)
@@ -57,11 +57,17 @@ check: develop ## format, lint, types, shell scripts, imports
 test: check ## check, then unit, scenario and integration tests
 	$(BIN)/python tests/run.py
 
-e2e: setup ## the installed project on a booted Debian; SUITE=trixie, bookworm or both
-	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie)
+e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
+	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
 
 bench: develop ## what the hook costs, beside its peers
 	$(BIN)/python bench/hook.py
+
+bench-placement: develop ## how far placements are from the best possible, and how quick
+	$(BIN)/python bench/placement.py
+
+bench-latency: develop ## measuring beside its peers, under load, and projected to 512 CPUs
+	$(BIN)/python bench/latency.py
 
 goldens: develop ## rewrite the scenarios' expectations; review them as a diff
 	$(BIN)/python tests/scenarios/make_goldens.py

@@ -63,7 +63,7 @@ dir: own
 
 PINGPONG = r"""
 import sys
-print("pingpong 1", flush=True)
+print("pingpong 2", flush=True)
 pairs = []
 for line in sys.stdin:
     word, *rest = line.split()
@@ -72,9 +72,8 @@ for line in sys.stdin:
     elif word == "run":
         for first, second in pairs:
             far = 40 if first % 2 != second % 2 else 10
-            for batch in range(5):
-                print("batch", first, second, 20 + far + batch / 10, 0)
-            print("done", first, second, 5)
+            batches = (f"{20 + far + batch / 10}:0" for batch in range(5))
+            print("sample", first, second, 0, *batches)
         print("ran", len(pairs), flush=True)
         pairs = []
 """
@@ -115,6 +114,8 @@ class Story:
         text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", "TIME", text)
         text = re.sub(r"\b\d+ MiB on node", "SIZE MiB on node", text)
         text = re.sub(r"\bup \d+ .*", "up UPTIME", text)
+        text = re.sub(r"(?<=% of a vCPU's time; ).*", "SCORES", text)
+        text = re.sub(r"\b\d+\.\d % of a vCPU", "SCORE % of a vCPU", text)
         text = re.sub(r"(?<!-)\bport \d+", "port PORT", text)
         # Columns are as wide as their widest cell; those of process numbers become that of PID.
         text = re.sub(r"\b([PT]ID) {2,}", r"\1  ", text)
@@ -134,9 +135,12 @@ class Story:
         if key in ("pid", "tid"):
             assert str(value) in self.pids or value is None, value
             return value if value is None else "PID" if isinstance(value, str) else 0
-        if key == "uptime_s":
+        if key in ("uptime_s", *SCORES):
             return 0.0
         return self._normal(value) if isinstance(value, str) else value
+
+
+SCORES = ("slowdown", "bound", "gap", "no_pinning", "round_robin")
 
 
 def run(root: Path, *words: str) -> tuple[int, str, str]:
@@ -313,6 +317,15 @@ def _host_s_story(story: Story, root: Path) -> None:
         story.both("cpuinfo", root, "cpuinfo", "-q")
         story.both("cpuinfo-summary", root, "cpuinfo", "--summary", "-q")
         story.text("cpuinfo-verbose", root, "cpuinfo", "-v", "--rounds", "5")
+        story.text("cpuinfo-cpus", root, "cpuinfo", "--cpus", "0,2-3", "-q")
+        story.text("cpuinfo-csv", root, "cpuinfo", "--csv", "-q")
+        story.both("cpuinfo-methods", root, "cpuinfo", "--method", "rw,msg", "--summary", "-q")
+        (root / "a.csv").write_text(",,\n50,,\n60,70\n")
+        (root / "b.csv").write_text(",,\n50,,\n66,140\n")
+        story.names = {**story.names, str(root): ""}
+        story.text("cpuinfo-from", root, "cpuinfo", "--from", str(root / "a.csv"))
+        files = (str(root / "a.csv"), str(root / "b.csv"))
+        story.both("cpuinfo-compare", root, "cpuinfo", "--compare", *files)
     with _environment(PCA_PINGPONG=str(program)), _may_use("0"):
         story.text("cpuinfo-nothing", root, "cpuinfo")
     guests = ("--guest", "100:4", "--guest", "101:2", "--guest", "102:40")
@@ -393,7 +406,7 @@ def _only_cpu_0() -> Iterator[None]:
 
 def _may_use(cpus: str) -> contextlib.AbstractContextManager[object]:
     """Let measuring believe that it may use these CPUs, whatever this machine has."""
-    name = "proxmox_cpu_affinity.latency.probe.own_cpus"
+    name = "proxmox_cpu_affinity.cli.measuring.own_cpus"
     return patch(name, lambda: CpuSet.parse(cpus))
 
 

@@ -36,7 +36,8 @@ def test_json_is_the_inherited_ranking(capsys: pytest.CaptureFixture[str]) -> No
     for entry in found:
         assert list(entry) == ["cpu", "ranking"]
         for other in entry["ranking"]:
-            assert list(other) == ["cpu", "socket", "core", "latency_ns"]
+            assert list(other)[:4] == ["cpu", "socket", "core", "latency_ns"]
+            assert list(other)[4:] == ["spread_ns", "measured"]
         assert {other["cpu"] for other in entry["ranking"]} == {
             each["cpu"] for each in found if each is not entry
         }
@@ -58,7 +59,7 @@ def test_text_is_a_table_figures_and_remarks(capsys: pytest.CaptureFixture[str])
     assert status == 0
     table, _, figures = out.partition("\n\n")
     assert table.splitlines()[0].split("  ") == [
-        *("Source", "Neighbor", "Socket", "Core", "Latency (ns)"),
+        *("Source", "Neighbor", "Socket", "Core", "Latency (ns)", "± (ns)"),
     ]
     assert re.fullmatch(r"(\S.*:  +\S.*\n){7}", figures)
     assert "fixed batches: 2 of 50 round trips a pair" in err
@@ -97,3 +98,100 @@ def test_a_program_that_measures_nothing_is_an_error(
     status, out, err = said(capsys)
     assert (status, out) == (1, "")
     assert err.startswith("Error: no pair of CPUs could be measured")
+
+
+def test_every_form_it_writes_it_shows_and_compares(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    csv, xml, svg = (tmp_path / name for name in ("a.csv", "a.xml", "a.svg"))
+    status, out, err = said(capsys, "--csv", "-q", "--svg", str(svg), "--hwloc", str(xml))
+    assert status == 0
+    assert err.splitlines() == [f"written to {svg}", f"written to {xml}"]
+    csv.write_text(out)
+    assert svg.read_text().startswith("<svg")
+    shown = []
+    for file in (csv, xml):
+        assert main(["cpuinfo", "--from", str(file), "--json"]) == 0
+        entries = json.loads(capsys.readouterr().out)
+        shown.append([[other["latency_ns"] for other in entry["ranking"]] for entry in entries])
+    assert len(out.splitlines()) == len(shown[0]) == len(os.sched_getaffinity(0))
+    assert shown[0] == shown[1]
+    assert main(["cpuinfo", "--compare", str(csv), str(xml), "--json"]) == 0
+    comparison = json.loads(capsys.readouterr().out)
+    assert comparison["ratio"] == pytest.approx(1, abs=0.01)
+    assert all(pair["a_ns"] == pytest.approx(pair["b_ns"]) for pair in comparison["pairs"])
+
+
+def test_several_methods_stand_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = said(capsys, "--method", "rw,cas", "-q", "--json", "--summary")
+    assert status == 0
+    found = json.loads(out)
+    assert list(found) == ["rw", "cas"]
+    assert all(found[word]["method"] == word for word in found)
+
+
+def test_the_lines_can_be_on_the_other_cpu_s_node(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = said(capsys, "--home", "second", "-q", "--json")
+    assert status == 0
+    assert len(json.loads(out)) == len(os.sched_getaffinity(0))
+
+
+def test_only_the_cpus_named_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = sorted(os.sched_getaffinity(0))[:2]
+    status, out, _ = said(capsys, "--cpus", f"{a},{b}", "-q", "--json")
+    assert status == 0
+    assert [entry["cpu"] for entry in json.loads(out)] == [a, b]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--method", "cas,fast"], "'fast' is not one of cas, rw, msg"),
+        (["--method", "cas,cas"], "each method once"),
+        (["--method", ""], "'' is not one of"),
+        (["--method", "cas,rw", "--csv"], "of one method"),
+        (["--method", "cas,rw", "--svg", "x"], "of one method"),
+        (["--csv", "--json"], "not with --json"),
+        (["--cpus", "0-x"], "--cpus: "),
+        (["--cpus", "0"], "a pair needs two"),
+        (["--cpus", "0,60000"], "60000 is not online"),
+        (["--from", "/nowhere"], "--from /nowhere: No such file"),
+        (["--from", "x", "--cpus", "0-1"], "nothing is measured"),
+        (["--from", "x", "--home", "second"], "nothing is measured"),
+        (["--home", "third"], "'third' is not one of"),
+        (["--from", "x", "--compare", "a", "b"], "nothing is measured"),
+        (["--compare", "/nowhere", "/nowhere"], "--compare /nowhere"),
+    ],
+)
+def test_options_that_have_no_meaning_are_refused(
+    words: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main(["cpuinfo", *words])
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert why in err
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    status, _, err = said(capsys, "-q", "--svg", str(tmp_path / "none" / "a.svg"))
+    assert status == 2
+    assert f"--svg {tmp_path}/none/a.svg: No such file" in err
+
+
+def test_what_only_one_of_two_has_is_left_out_and_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    small, large, alone = (tmp_path / name for name in ("small", "large", "alone.json"))
+    small.write_text(",\n50,\n")
+    large.write_text(",,\n55,,\n60,70,\n")
+    assert main(["cpuinfo", "--compare", str(small), str(large)]) == 0
+    out, err = capsys.readouterr()
+    assert "0      1       50.00   55.00   1.10" in out
+    assert err == "only B has CPUs 2: left out\n"
+    neighbours = [{"cpu": cpu, "socket": 0, "core": cpu, "latency_ns": 5} for cpu in (7, 8)]
+    entries = [{"cpu": 7, "ranking": neighbours[1:]}, {"cpu": 8, "ranking": neighbours[:1]}]
+    alone.write_text(json.dumps(entries))
+    assert main(["cpuinfo", "--compare", str(small), str(alone)]) == 2
+    assert "no pair of CPUs in common" in capsys.readouterr().err

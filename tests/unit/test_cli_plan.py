@@ -211,8 +211,11 @@ def test_wrong_words_are_usage_errors_that_name_the_part(
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"", "no host snapshot"),
-        (b"[]", "a host snapshot is a JSON object"),
+        (b"", "the file is empty"),
+        (b"{", "no host snapshot"),
+        (b"[]", "no core ranking"),
+        (b"<html/>", "no hwloc topology"),
+        (b"1,2\n3,4,5\n", "row 2: 3 cells in 2 rows"),
         (b'{"origin": "", "what": "", "files": {}, "cpus": 1}', "'cpus'"),
         (b'{"origin": "", "what": "", "files": {}}', "no CPU that is online"),
         (b"\xff\xfe", "no text"),
@@ -257,3 +260,14 @@ def test_settings_of_the_host_are_its_service_s(
     said = run(capsys, tmp_path, "--host", HOST, "--guest=100:1")
     assert said.status == 78
     assert "line 1: PCA_STRATEGY" in said.err
+
+
+def test_a_host_can_be_a_csv_of_latencies(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "latencies.csv"
+    file.write_text(",,,\n90,,,\n20,90,,\n90,20,90,\n")
+    said = run(capsys, tmp_path, "--host", str(file), "--guest=100:2", "--guest=101:2", "--json")
+    assert said.status == 0
+    homes = {row["cpus"] for row in json.loads(said.out)["guests"]}
+    assert homes == {"0,2", "1,3"}

@@ -115,3 +115,30 @@ def test_progress_on_a_terminal_ends_and_is_wiped() -> None:
     assert "pair 8 of 8" in said
     assert said.endswith("\r\x1b[K")
     assert "\n" not in said
+
+
+SHOW_PICTURE = """
+import fcntl, struct, termios
+fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))
+with ui.progress('pair') as line:
+  for i in range(1, 4):
+    line.show(i, 3, lambda: [str(n) * {columns} for n in range({rows})])
+    ui.time.sleep(0.25)
+"""
+
+
+def test_a_picture_is_drawn_above_the_progress_line_and_wiped() -> None:
+    said = on_terminal(SHOW_PICTURE.format(columns=4, rows=3), 80)
+    frames = said.split("\r\x1b[3A")
+    assert len(frames) == 4  # three pictures, each drawn over the one before, and the wiping
+    for done, frame in enumerate(frames[:3], 1):
+        lines = [line.strip("\r") for line in frame.split("\n")]
+        assert lines == [*(f"{n * 4}\x1b[K" for n in "012"), f"pair {done} of 3\x1b[K"]
+    assert frames[3] == "\x1b[J"
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(90, 3), (4, 60)])
+def test_a_picture_without_room_is_left_out(columns: int, rows: int) -> None:
+    said = on_terminal(SHOW_PICTURE.format(columns=columns, rows=rows), 80)
+    assert "\n" not in said
+    assert said.endswith("\r\x1b[K")

@@ -41,7 +41,10 @@ def state(verdict: str, share: float = 1.0, *, measuring: bool = False) -> Matri
 def test_what_a_matrix_is_worth() -> None:
     assert matrix_words(state("trusted")) == "measured and trusted; host busy"
     part = matrix_words(state("unstable", 0.5))
-    assert part == "measured, but not to be relied on (50 % of the pairs); host busy"
+    assert part == (
+        "measured, but not to be relied on (50 % of the pairs); host busy; "
+        "it is measured again by itself"
+    )
     now = matrix_words(state("predicted", 0.0, measuring=True))
     assert now.startswith("predicted from the topology, not measured; measuring now, 3 of 9 pairs")
 

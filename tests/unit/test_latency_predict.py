@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxmox_cpu_affinity.formats.sysfs import topology
-from proxmox_cpu_affinity.latency.predict import Level, filled, predicted, step_ns
+from proxmox_cpu_affinity.latency.predict import Level, carried, filled, predicted, step_ns
 from proxmox_cpu_affinity.model.ids import Cpu
 from proxmox_cpu_affinity.model.latency import PairSample, Verdict, with_samples
 from proxmox_cpu_affinity.model.topology import Topology
@@ -69,12 +69,13 @@ def test_a_farther_node_of_another_package_costs_more() -> None:
     assert step_ns((Level.NOTHING, 32)) > step_ns((Level.NOTHING, 21)) > step_ns((Level.DIE, 12))
 
 
-def test_gaps_get_the_median_of_their_level() -> None:
+def test_gaps_get_the_median_of_their_block() -> None:
     here = host("1x2x4x1")  # cache groups 0-3 and 4-7
     samples = [measured(0, 1, 20.0), measured(1, 2, 30.0), measured(4, 5, 22.0)]
     samples.append(measured(0, 4, 90.0))
     matrix = filled(with_samples(predicted(here), samples, verdict=Verdict.TRUSTED), here)
-    assert matrix.between(2, 3) == matrix.between(3, 2) == 22.0
+    assert matrix.between(2, 3) == matrix.between(3, 2) == 25.0
+    assert matrix.between(6, 7) == 22.0
     assert matrix.between(3, 7) == 90.0
     assert matrix.between(1, 2) == 30.0
     assert sum(matrix.measured) == 2 * len(samples)
@@ -110,3 +111,32 @@ def test_filling_touches_no_measured_pair(cells: list[tuple[int, int, float]]) -
         if frozenset((first, second)) in samples:
             assert after.between(first, second) == before.between(first, second)
     assert after.measured == before.measured
+
+
+def test_unmeasured_pairs_take_the_median_of_their_block_before_that_of_their_step() -> None:
+    here = host("1x3x2x1")  # cache groups 0-1, 2-3, 4-5
+    samples = [measured(0, 2, 50.0), measured(0, 4, 90.0)]
+    matrix = filled(with_samples(predicted(here), samples, verdict=Verdict.TRUSTED), here)
+    assert matrix.between(1, 3) == 50.0
+    assert matrix.between(1, 5) == 90.0
+    assert matrix.between(3, 5) == 70.0  # nothing of this block: the step's median
+
+
+def test_what_is_known_of_cpus_that_stay_is_carried_over() -> None:
+    before, after = host("1x1x4x1+offline=1"), host("1x1x4x1+offline=3")
+    samples = [measured(0, 2, 21.0), measured(2, 3, 22.0), measured(0, 3, 23.0)]
+    known = with_samples(
+        predicted(before), samples, verdict=Verdict.TRUSTED, conditions=("as it was",)
+    )
+    matrix = carried(known, after)
+    assert matrix.cpus == (0, 1, 2)
+    assert matrix.between(0, 2) == 21.0
+    assert matrix.between(0, 1) == 21.0  # not measured, like the pair that is
+    assert matrix.share_measured() == pytest.approx(1 / 3)
+    assert (matrix.verdict, matrix.conditions) == (Verdict.TRUSTED, ("as it was",))
+
+
+def test_nothing_known_of_any_cpu_that_stays_is_a_prediction() -> None:
+    before, after = host("1x1x4x1+offline=2,3"), host("1x1x4x1+offline=1")
+    known = with_samples(predicted(before), [measured(0, 1, 21.0)], verdict=Verdict.TRUSTED)
+    assert carried(known, after).verdict is Verdict.PREDICTED

@@ -10,36 +10,41 @@ from hypothesis import strategies as st
 from proxmox_cpu_affinity.latency import protocol
 from proxmox_cpu_affinity.latency.protocol import (
     ADAPTIVE,
+    BURST_US,
     Batch,
-    Done,
     Failed,
     Greeting,
+    Home,
     Parameters,
     Ran,
     Refused,
     Reply,
+    Sampled,
+    answered,
     fixed_or_adaptive,
-    outcome,
     parse,
     sample,
 )
 from proxmox_cpu_affinity.model.errors import MeasureError, SyntaxFault
-from proxmox_cpu_affinity.model.ids import Cpu
-from proxmox_cpu_affinity.model.latency import PairSample, Verdict
+from proxmox_cpu_affinity.model.ids import Cpu, NodeId
+from proxmox_cpu_affinity.model.latency import Method, PairSample, Verdict
 
 PAIR = (Cpu(0), Cpu(5))
 
 
 def batches(*ns: float, switches: int = 0) -> list[Batch]:
-    return [Batch(PAIR, value, switches) for value in ns]
+    return [Batch(value, switches) for value in ns]
 
 
 @pytest.mark.parametrize(
     ("line", "reply"),
     [
-        ("pingpong 1\n", Greeting(1)),
-        ("batch 0 5 27.140 2", Batch(PAIR, 27.14, 2)),
-        ("done 0 5 7", Done(PAIR, 7)),
+        ("pingpong 2\n", Greeting(2)),
+        (
+            "sample 0 5 1 27.140:2 26:0",
+            Sampled(PAIR, NodeId(1), (Batch(27.14, 2), Batch(26.0, 0))),
+        ),
+        ("sample 0 5 -1 27.140:0", Sampled(PAIR, None, (Batch(27.14, 0),))),
         ("error 0 5 EINVAL", Failed(PAIR, "EINVAL")),
         ("ran 1", Ran(1)),
         ("bad 12", Refused(12)),
@@ -56,15 +61,22 @@ def test_every_line_of_the_program_is_understood(line: str, reply: Reply) -> Non
         "\n",
         "pingpong",
         "pingpong one",
-        "batch 0 5 27.140",
-        "batch 0 5 nan 0",
-        "batch 0 5 inf 0",
-        "batch 0 5 -1 0",
-        "batch 0 5 27.1 0 0",
-        "batch -1 5 27.1 0",
-        "batch 0 99999999 27.1 0",
-        "batch ٣ 5 27.1 0",
-        "done 0 5 settled",
+        "sample 0 5 0",
+        "sample 0 5 27.140:0",
+        "sample 0 5 0 nan:0",
+        "sample 0 5 0 inf:0",
+        "sample 0 5 0 -1:0",
+        "sample 0 5 0 27.1",
+        "sample 0 5 0 27.1:",
+        "sample 0 5 0 27.1:0:0",
+        "sample 0 5 -2 27.1:0",
+        "sample -1 5 0 27.1:0",
+        "sample 0 99999999 0 27.1:0",
+        "sample ٣ 5 0 27.1:0",
+        "sample 0 5 0" + " 1:0" * 10_001,
+        "error 0 5",
+        "error 0 5 E INVAL",
+        "ran",
         "ran " + "9" * 400,
         "Segmentation fault",
         "\0" * 20,
@@ -85,35 +97,28 @@ def test_any_text_is_a_reply_or_a_syntax_fault(text: str) -> None:
         assert fault.text  # noqa: PT017
 
 
+def sampled(*ns: float, pair: tuple[Cpu, Cpu] = PAIR) -> Sampled:
+    return Sampled(pair, NodeId(0), tuple(batches(*ns)))
+
+
 def test_a_measured_pair_is_a_sample_with_its_batches_lowest_first() -> None:
-    got = outcome(PAIR, [*batches(27.0, 26.0, 26.5), Done(PAIR, 3)], agree=0.05)
-    assert got == PairSample(*PAIR, (26.0, 26.5, 27.0), Verdict.TRUSTED)
+    got = answered(PAIR, sampled(27.0, 26.0, 26.5), agree=0.05)
+    assert got == PairSample(*PAIR, (26.0, 26.5, 27.0), Verdict.TRUSTED, NodeId(0))
 
 
 def test_a_pair_that_cannot_be_measured_says_why() -> None:
-    assert outcome(PAIR, [Failed(PAIR, "ENODEV")], agree=0.05) == Failed(PAIR, "ENODEV")
+    assert answered(PAIR, Failed(PAIR, "ENODEV"), agree=0.05) == Failed(PAIR, "ENODEV")
 
 
 OTHER = (Cpu(1), Cpu(5))
 
 
 @pytest.mark.parametrize(
-    "replies",
-    [
-        [],
-        batches(27.0),
-        [Done(PAIR, 0)],
-        [*batches(27.0, 26.0), Done(PAIR, 3)],
-        [*batches(27.0, 26.0), Done(OTHER, 2)],
-        [Batch(OTHER, 27.0, 0), *batches(26.0), Done(PAIR, 2)],
-        [Failed(OTHER, "EINVAL")],
-        [Refused(3), *batches(27.0, 26.0), Done(PAIR, 2)],
-        [Greeting(1), *batches(27.0), Done(PAIR, 2)],
-    ],
+    "reply", [sampled(27.0, pair=OTHER), Failed(OTHER, "EINVAL"), Refused(3), Greeting(2), Ran(1)]
 )
-def test_answers_that_do_not_fit_the_question_are_refused(replies: list[Reply]) -> None:
+def test_an_answer_that_does_not_fit_the_question_is_refused(reply: Reply) -> None:
     with pytest.raises(MeasureError):
-        outcome(PAIR, replies, agree=0.05)
+        answered(PAIR, reply, agree=0.05)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +146,7 @@ def test_batches_with_a_switch_are_dropped_where_others_are_left() -> None:
 
 @given(st.lists(st.tuples(st.floats(1, 1e6), st.integers(0, 3)), min_size=1, max_size=40))
 def test_a_trusted_median_is_near_the_lowest_batch(got: list[tuple[float, int]]) -> None:
-    made = sample(PAIR, [Batch(PAIR, ns, switches) for ns, switches in got], agree=0.05)
+    made = sample(PAIR, [Batch(ns, switches) for ns, switches in got], agree=0.05)
     assert set(made.batches) <= {ns for ns, _ in got}
     if made.verdict is Verdict.TRUSTED:
         assert made.value <= made.batches[0] * protocol.STEADY
@@ -164,7 +169,7 @@ def test_rounds_and_iterations_out_of_range(rounds: int | None, iterations: int 
 
 def test_a_longer_pair_gets_more_time() -> None:
     limits = [
-        fixed_or_adaptive(r, i).pair_limit_ms
+        fixed_or_adaptive(r, i).pair_limit_us
         for r, i in ((None, None), (10, 10_000), (10_000, 10_000_000))
     ]
     assert limits == sorted(set(limits))
@@ -175,14 +180,28 @@ def test_limits_are_those_of_the_header() -> None:
     for name, value in [
         ("PP_BATCHES_LIMIT", protocol.BATCHES_LIMIT),
         ("PP_TRIPS_LIMIT", protocol.TRIPS_LIMIT),
-        ("PP_TIME_LIMIT_MS", protocol.PAIR_LIMIT_MS),
+        ("PP_TIME_LIMIT_US", protocol.PAIR_LIMIT_US),
+        ("PP_LINES_LIMIT", protocol.LINES_LIMIT),
         ("PP_CPU_LIMIT", 65536),
     ]:
         assert f"{name} = {value}," in header
 
 
 def test_parameters_are_lines_of_a_word_and_a_value() -> None:
-    lines = Parameters(trips=7).lines().splitlines()
-    assert "batch 7" in lines
+    lines = Parameters(trips=7, method=Method.RW, home=Home.SECOND).text().splitlines()
+    assert {"batch 7", "method rw", "home second"} <= set(lines)
     assert all(len(line.split()) == 2 for line in lines)
-    assert all(math.isfinite(float(line.split()[1])) for line in lines if "method" not in line)
+    assert all(math.isfinite(float(line.split()[1])) for line in lines[2:])
+
+
+def test_an_order_is_its_rounds_and_a_limit() -> None:
+    order = ADAPTIVE.order([[PAIR, OTHER], [PAIR]])
+    assert order == "limit-us 531000\npair 0 5\npair 1 5\nround\npair 0 5\nround\nrun\n"
+    assert ADAPTIVE.order([], burst=True) == f"limit-us {BURST_US}\nrun\n"
+    assert BURST_US < 1000
+
+
+@pytest.mark.parametrize("lines", [0, 17])
+def test_lines_out_of_range(lines: int) -> None:
+    with pytest.raises(ValueError, match="1 to 16 lines"):
+        Parameters(lines=lines)

@@ -36,7 +36,8 @@ ONLY: Mapping[str, str] = {f"{PACKAGE}.pve.qm": "cli", f"{PACKAGE}.sim": "cli"}
 
 PURE_LAYERS = ("model", "formats", "engine", "reconcile", "ports")
 PURE_MODULES = tuple(
-    f"{PACKAGE}.latency.{name}" for name in ("schedule", "predict", "protocol", "judge", "cache")
+    f"{PACKAGE}.latency.{name}"
+    for name in ("schedule", "predict", "protocol", "judge", "cache", "contradict")
 )
 IMPURE = frozenset(
     (

@@ -8,7 +8,7 @@ from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxmox_cpu_affinity.formats import snapshot
+from proxmox_cpu_affinity.formats import saved
 from proxmox_cpu_affinity.formats.snapshot import Latencies
 from proxmox_cpu_affinity.formats.sysfs import topology as parse_topology
 from proxmox_cpu_affinity.latency import cache
@@ -60,20 +60,24 @@ def named_host(name: str) -> Described:
     if name.startswith(GENERATED):
         topology = parse_topology(generate(parse_spec(name.removeprefix(GENERATED))))
         return Described(topology, predicted(topology))
+    hint = f"or describe one: --host {GENERATED}2x2x4x2"
+    return saved_host(name, option="--host", hint=hint)
+
+
+def saved_host(name: str, *, option: str, hint: str = "") -> Described:
+    """The host in a file: a snapshot, a saved ranking, hwloc's XML or a CSV. UsageError."""
     try:
         return _captured(Path(name).read_text(encoding="utf-8"), name)
     except OSError as error:
-        raise UsageError(
-            f"--host {name}: {error.strerror}", hint=f"or describe one: --host {GENERATED}2x2x4x2"
-        ) from None
+        raise UsageError(f"{option} {name}: {error.strerror}", hint=hint) from None
     except SyntaxFault as fault:
-        raise UsageError(f"--host {fault.text}", hint=fault.hint) from None
+        raise UsageError(f"{option} {fault}", hint=fault.hint) from None
     except UnicodeDecodeError:
-        raise UsageError(f"--host {name}: no text") from None
+        raise UsageError(f"{option} {name}: no text") from None
 
 
 def _captured(text: str, name: str) -> Described:
-    found = snapshot.parse(text, where=name)
+    found = saved.parse(text, where=name)
     try:
         topology = parse_topology(found.files)
     except SyntaxFault as fault:

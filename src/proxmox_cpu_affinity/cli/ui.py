@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -154,23 +154,47 @@ def progress(what: str, *, quiet: bool = False) -> Iterator["Progress"]:
 
 
 class Progress:
-    """One progress line; `show` may be called as often as one likes."""
+    """A progress line, or a picture above it; `show` may be called as often as one likes."""
 
     def __init__(self, what: str, *, active: bool) -> None:
         self._what = what
         self._active = active
         self._last = 0.0
+        self._drawn = 0  # lines above the cursor that are ours
 
-    def show(self, done: int, total: int) -> None:
+    def show(
+        self, done: int, total: int, picture: Callable[[], Sequence[str]] | None = None
+    ) -> None:
+        """Draw anew; of a picture that does not fit the terminal the line alone."""
         now = time.monotonic()
         if not self._active or (now - self._last < _EVERY and done < total):
             return
         self._last = now
-        print(f"\r{self._what} {done} of {total}\x1b[K", end="", file=sys.stderr, flush=True)
+        above = list(picture()) if picture is not None else []
+        if not _room_for(above):
+            above = []
+        lines = "".join(f"{line}\x1b[K\n" for line in above)
+        line = f"{self._what} {done} of {total}\x1b[K"
+        print(f"{self._back()}{lines}{line}", end="", file=sys.stderr, flush=True)
+        self._drawn = len(above)
 
     def wipe(self) -> None:
         if self._active and self._last:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            rest = "\x1b[J" if self._drawn else "\x1b[K"
+            print(f"{self._back()}{rest}", end="", file=sys.stderr, flush=True)
+            self._drawn = 0
+
+    def _back(self) -> str:
+        return "\r" + (f"\x1b[{self._drawn}A" if self._drawn else "")
+
+
+def _room_for(lines: Sequence[str]) -> bool:
+    """Whether the terminal on stderr can show these lines and one more."""
+    try:
+        size = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return len(lines) + 2 <= size.lines and max(map(len, lines), default=0) < size.columns
 
 
 def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

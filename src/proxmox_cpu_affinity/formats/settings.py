@@ -14,7 +14,7 @@ from typing import Any
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SettingError, SyntaxFault
 from proxmox_cpu_affinity.model.guest import Manage
-from proxmox_cpu_affinity.model.placement import Fallback, Strategy, Weights, Width
+from proxmox_cpu_affinity.model.placement import Fallback, Rebalance, Strategy, Weights, Width
 
 
 class LogLevel(StrEnum):
@@ -35,11 +35,13 @@ class Settings:
     strategy: Strategy = Strategy.BALANCED
     reserved: CpuSet = EMPTY
     width: Width = Width.AUTO
+    rebalance: Rebalance = Rebalance.ADVISE
     dedicated_fallback: Fallback = Fallback.REFUSE
     move_memory: bool = False
     weights: Weights = field(default_factory=Weights)
     rounds: int | None = None  # None: adaptive
     iterations: int | None = None
+    measure_share: float = 0.25  # of the cores, that may be busy measuring
     hotplug_watchdog: bool = True
     host: str = "127.0.0.1"
     port: int = 8245  # 0: any free one, written beside the socket
@@ -92,6 +94,12 @@ def _share(text: str) -> float:
     return float(text)
 
 
+def _per_cent(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,3}%", text) or not 1 <= int(text[:-1]) <= 100:
+        raise ValueError(text)
+    return int(text[:-1]) / 100
+
+
 def _absolute(text: str) -> str:
     if not text.startswith("/") or "\0" in text:
         raise ValueError(text)
@@ -112,6 +120,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PCA_STRATEGY", "strategy", Strategy, "balanced or round-robin"),
     Setting("PCA_RESERVED_CPUS", "reserved", CpuSet.parse, "a CPU list such as 0-3,8, or empty"),
     Setting("PCA_WIDTH", "width", Width, "exact, domain or auto"),
+    Setting("PCA_REBALANCE", "rebalance", Rebalance, "off, advise or on"),
     Setting("PCA_DEDICATED_FALLBACK", "dedicated_fallback", Fallback, "refuse or shared"),
     Setting("PCA_MOVE_MEMORY", "move_memory", _switch, "on or off"),
     Setting("PCA_WEIGHT_THREAD", "weights.thread", _share, _WEIGHT),
@@ -123,6 +132,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "PCA_ITERATIONS", "iterations", _whole(1, 10_000_000), "a whole number from 1 to 10000000"
     ),
+    Setting("PCA_MEASURE_CORES", "measure_share", _per_cent, "a share from 1% to 100%"),
     Setting("PCA_CPU_HOTPLUG_WATCHDOG", "hotplug_watchdog", _boolean, _BOOLEAN),
     Setting("PCA_HOST", "host", _host, "an IP address or a host name"),
     Setting("PCA_PORT", "port", _whole(0, 65535), "a whole number from 0 to 65535"),
@@ -150,11 +160,7 @@ DEAD = (
 )
 """Settings of the Go project that have nothing to set here: the hook has one fixed budget."""
 
-COMING = (
-    "PCA_WIDEN",
-    "PCA_REBALANCE",
-    "PCA_MEASURE_CORES",
-)
+COMING = ("PCA_WIDEN",)
 """Names that later versions will act on; saying so is better than calling them unknown."""
 
 _LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")

@@ -1,8 +1,7 @@
 """PURE: a latency matrix as a document for JSON and back, and whether a kept one may be used.
 
 Out of scope: files and their checksums (store), gathering the facts (facts.py). Nothing in a
-document, however
-broken, raises: it makes a reason, and the host is measured again.
+document, however broken, raises: it makes a reason, and the host is measured again.
 """
 
 import json
@@ -16,7 +15,10 @@ from proxmox_cpu_affinity.model.cpuset import CPU_LIMIT
 from proxmox_cpu_affinity.model.ids import Cpu
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, Method, Verdict
 
-VERSION = 1
+VERSION = 2  # 1: measured one pair at a time, its lines where they happened to be
+
+HOTPLUGGED = frozenset({"online CPUs", "caches"})
+"""The facts that CPU hotplug changes; what was measured of the CPUs that stayed still holds."""
 
 _Word = TypeVar("_Word", Verdict, Method)
 

@@ -4,10 +4,13 @@ Out of scope: the verdict on one pair (protocol.py) and which of two matrices to
 """
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
+from proxmox_cpu_affinity.latency.contradict import contradictions
 from proxmox_cpu_affinity.latency.predict import filled, predicted
-from proxmox_cpu_affinity.latency.protocol import Failed, Parameters
+from proxmox_cpu_affinity.latency.protocol import Failed, Home, Parameters
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, PairSample, Verdict, with_samples
 from proxmox_cpu_affinity.model.topology import Topology
@@ -18,6 +21,9 @@ BUSY = 0.2
 FEW = 0.1
 """Share of unstable pairs up to which the others still make a run."""
 
+ALIKE = 0.1
+"""Share by which a pair measured beside others may differ from the same pair alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -27,6 +33,22 @@ class Run:
     samples: tuple[PairSample, ...] = ()
     failed: tuple[Failed, ...] = ()
     cut: str = ""  # why it ended before the last pair; empty: it did not
+    lowered: int = 0  # pairs measured at once in the end, where more would disturb; 0: as planned
+    beside: int = 0  # pairs measured in bursts, beside guests
+
+
+def disturbed(together: Sequence[PairSample], alone: Sequence[PairSample]) -> bool:
+    """Whether pairs measured at the same time differ from the same pairs measured alone.
+
+    Only pairs that are trusted both times count; the median of their ratios decides.
+    """
+    before = {sample.pair: sample.value for sample in together if sample.verdict is Verdict.TRUSTED}
+    ratios = [
+        before[sample.pair] / sample.value
+        for sample in alone
+        if sample.verdict is Verdict.TRUSTED and sample.pair in before
+    ]
+    return bool(ratios) and not 1 / (1 + ALIKE) <= median(ratios) <= 1 + ALIKE
 
 
 def judged(
@@ -37,41 +59,63 @@ def judged(
     pressure_before: float | None = None,
     pressure_after: float | None = None,
     outside: CpuSet = EMPTY,
+    known: LatencyMatrix | None = None,
 ) -> LatencyMatrix:
     """The matrix of all online CPUs that this run supports.
 
     Pressure is the share of time (0 to 1) that tasks waited for a CPU, None where the kernel does
     not say: only that before the run decides, since on a host of few CPUs the run itself makes
-    others wait. `outside`: online CPUs that this process may not use. In a trusted run the values
-    of unstable pairs are left out, like those that could not be measured: the median of their
-    level stands for them. An unstable run shows all it has.
+    others wait. `outside`: online CPUs that this process may not use. `known`: a matrix of the
+    same CPUs that the run adds to. In a trusted run the values of unstable pairs are left out,
+    like those that could not be measured: the median of their block stands for them. An unstable
+    run shows all it has.
     """
-    steady = tuple(sample for sample in run.samples if sample.verdict is Verdict.TRUSTED)
-    unstable = len(run.samples) - len(steady)
-    if not run.samples:
-        verdict = Verdict.PREDICTED
-    elif _busy(pressure_before) or unstable > FEW * len(run.samples):
+    samples, astray = _at_home(topology, run.samples, parameters.home)
+    steady = tuple(sample for sample in samples if sample.verdict is Verdict.TRUSTED)
+    unstable = len(samples) - len(steady)
+    if not samples:
+        verdict = Verdict.PREDICTED if known is None else known.verdict
+    elif _busy(pressure_before) or unstable > FEW * len(samples):
         verdict = Verdict.UNSTABLE
     else:
         verdict = Verdict.TRUSTED
-    base = predicted(topology)
+    base = replace(predicted(topology) if known is None else known, method=parameters.method)
+    matrix = with_samples(base, steady if verdict is Verdict.TRUSTED else samples, verdict=verdict)
     conditions = [
-        *(() if run.samples else base.conditions),
+        *(base.conditions if not samples or known else ()),
         "virtual machine: latencies move with the hypervisor" if topology.virtual else "",
         _pressure(pressure_before, pressure_after),
-        f"{unstable} of {len(run.samples)} pairs unstable" if unstable else "",
+        f"{unstable} of {len(samples)} pairs unstable" if unstable else "",
+        f"{astray} pairs left out: their lines lay on a third NUMA node" if astray else "",
+        f"pairs disturb each other: {run.lowered} at once" if run.lowered else "",
+        f"{run.beside} pairs measured in short bursts, beside guests" if run.beside else "",
         _fixed(parameters),
         f"{run.cut}: {len(run.samples)} of {run.wanted} pairs measured" if run.cut else "",
         f"not measurable here, predicted: CPUs {outside}" if outside else "",
         _failures(run.failed),
+        *(contradictions(matrix, topology) if verdict is Verdict.TRUSTED else ()),
     ]
-    matrix = with_samples(
-        replace(base, conditions=()),
-        steady if verdict is Verdict.TRUSTED else run.samples,
-        verdict=verdict,
-        conditions=tuple(filter(None, conditions)),
-    )
-    return filled(matrix, topology)
+    said = tuple(dict.fromkeys(filter(None, conditions)))
+    return filled(replace(matrix, conditions=said), topology)
+
+
+def _at_home(
+    topology: Topology, samples: Iterable[PairSample], home: Home
+) -> tuple[tuple[PairSample, ...], int]:
+    """The samples whose lines were where they should be, and how many others there were.
+
+    A node without memory lends its CPUs another one's, and a node that is not known is believed.
+    """
+    kept: list[PairSample] = []
+    astray = 0
+    bare = {node.node for node in topology.nodes if node.memory_mib == 0}
+    for sample in samples:
+        node = topology.place(sample.first if home is Home.FIRST else sample.second).node
+        if sample.node in (None, node) or node in bare or len(topology.nodes) < 2:
+            kept.append(sample)
+        else:
+            astray += 1
+    return tuple(kept), astray
 
 
 def _busy(pressure: float | None) -> bool:

@@ -1,30 +1,35 @@
 /*
  * The measuring program: parameters and pairs as lines on stdin, samples as lines on stdout.
  *
- *     cc -std=c11 -O2 -Wall -Wextra -Werror -pthread -o pingpong pingpong.c main.c
+ *     cc -std=c11 -O2 -Wall -Wextra -Werror -pthread -o pingpong *.c
  *
- * It says `pingpong 1` (the version of these lines), then answers until stdin ends. Input:
+ * It says `pingpong 2` (the version of these lines), then answers until stdin ends. Input:
  *
- *     method cas         how a pair is measured; cas is the only one yet
+ *     method WORD        cas, rw or msg: how a pair is measured (cas); pingpong.h says what they are
+ *     home WORD          first or second: the CPU on whose node the lines are (first)
+ *     lines N            cache lines that a pair takes in turn (4)
  *     batch N            round trips of a batch (100)
  *     batches-min N      timed batches of every pair (5)
  *     batches-max N      timed batches after which a pair ends in any case (30)
  *     agree SHARE        a pair ends when its two lowest batches differ by no more (0.05)
- *     limit-ms N         a pair gives up after this time (500)
- *     pair A B           queue a pair of CPUs
- *     run                measure the queued pairs, at present one after the other
+ *     limit-us N         a pair gives up after this time (500000)
+ *     pair A B           add a pair of CPUs to the round
+ *     round              the round is complete: later pairs are measured after it
+ *     run                measure the rounds, the pairs of each at the same time
  *
  * batches-min equal to batches-max is a fixed number of batches. One warm-up batch more is run and
- * dropped in any case. Output, flushed after each pair:
+ * dropped in any case. Output, in the order of the pairs:
  *
- *     batch A B NS SWITCHES    one batch: ns one way, involuntary context switches of both threads
- *     done A B N               the pair was measured in so many batches, the lines before
- *     error A B NAME           the pair could not be measured: an errno's name, see pingpong.h
- *     ran N                    the answer to run: so many pairs were dealt with
- *     bad N                    input line N was not understood and changed nothing
+ *     sample A B NODE NS:SWITCHES ...
+ *         the NUMA node that the lines were on (-1: not known), and each batch: ns one way,
+ *         involuntary context switches of both threads
+ *     error A B NAME     the pair could not be measured: an errno's name, see pingpong.h
+ *     ran N              the answer to run: so many pairs were dealt with
+ *     bad N              input line N was not understood and changed nothing
  *
- * A line is a word and its numbers with blanks between; an empty one says nothing. Exit status: 0
- * when stdin ended, 1 when stdout cannot be written.
+ * A line is a word and its parameters with blanks between; an empty one says nothing. The output
+ * is held back until the run is over, or fills a buffer: whoever reads it disturbs no pair. Exit
+ * status: 0 when stdin ended, 1 when stdout cannot be written or there is no memory.
  */
 #define _GNU_SOURCE
 #include "pingpong.h"
@@ -38,16 +43,18 @@
 enum {
     LINE_MAX_BYTES = 256,
     WORDS_MAX = 4,
-    QUEUE_MAX = PP_CPU_LIMIT / 2, /* no more disjoint pairs exist */
+    QUEUE_MAX = PP_CPU_LIMIT,
+    BUFFER = 1 << 20,
 };
 
 struct pair {
     int first, second;
+    bool last; /* of its round */
 };
 
 struct session {
     struct pp_parameters parameters;
-    struct pp_batch batches[PP_BATCHES_LIMIT];
+    struct pp_pool *pool;
     struct pair queue[QUEUE_MAX];
     size_t queued;
 };
@@ -70,6 +77,33 @@ static bool share(const char *word, double *number)
     return errno == 0 && end != word && *end == '\0' && *number >= 0 && *number <= 1;
 }
 
+/* The index of a word, or -1. */
+static int choice(const char *word, const char *const *words, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (strcmp(word, words[i]) == 0)
+            return i;
+    return -1;
+}
+
+static bool set_word(struct pp_parameters *parameters, const char *name, const char *word)
+{
+    static const char *const methods[] = {[PP_CAS] = "cas", [PP_RW] = "rw", [PP_MSG] = "msg"};
+    static const char *const homes[] = {[PP_FIRST] = "first", [PP_SECOND] = "second"};
+    double agree;
+    int chosen;
+
+    if (strcmp(name, "method") == 0 && (chosen = choice(word, methods, 3)) >= 0)
+        parameters->method = (enum pp_method)chosen;
+    else if (strcmp(name, "home") == 0 && (chosen = choice(word, homes, 2)) >= 0)
+        parameters->home = (enum pp_home)chosen;
+    else if (strcmp(name, "agree") == 0 && share(word, &agree))
+        parameters->agree = agree;
+    else
+        return false;
+    return true;
+}
+
 static bool set(struct pp_parameters *parameters, const char *name, const char *word)
 {
     const struct {
@@ -77,28 +111,20 @@ static bool set(struct pp_parameters *parameters, const char *name, const char *
         long *field;
         long high;
     } fields[] = {
+        {"lines", &parameters->lines, PP_LINES_LIMIT},
         {"batch", &parameters->trips, PP_TRIPS_LIMIT},
         {"batches-min", &parameters->batches_min, PP_BATCHES_LIMIT},
         {"batches-max", &parameters->batches_max, PP_BATCHES_LIMIT},
-        {"limit-ms", &parameters->limit_ms, PP_TIME_LIMIT_MS},
+        {"limit-us", &parameters->limit_us, PP_TIME_LIMIT_US},
     };
-    double agree;
     long number;
 
-    if (strcmp(name, "method") == 0)
-        return strcmp(word, "cas") == 0;
-    if (strcmp(name, "agree") == 0) {
-        if (!share(word, &agree))
-            return false;
-        parameters->agree = agree;
-        return true;
-    }
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (strcmp(name, fields[i].name) == 0 && whole(word, 1, fields[i].high, &number)) {
             *fields[i].field = number;
             return true;
         }
-    return false;
+    return set_word(parameters, name, word);
 }
 
 static bool enqueue(struct session *session, const char *first, const char *second)
@@ -108,35 +134,58 @@ static bool enqueue(struct session *session, const char *first, const char *seco
     if (session->queued == QUEUE_MAX || !whole(first, 0, PP_CPU_LIMIT - 1, &a) ||
         !whole(second, 0, PP_CPU_LIMIT - 1, &b))
         return false;
-    session->queue[session->queued++] = (struct pair){(int)a, (int)b};
+    session->queue[session->queued++] = (struct pair){(int)a, (int)b, false};
     return true;
 }
 
-static void measure(struct session *session, struct pair pair)
+static void tell(const struct pp_job *job)
 {
-    size_t count = 0;
-    int error =
-        pp_measure(pair.first, pair.second, &session->parameters, session->batches, &count);
+    if (job->error) {
+        const char *name = strerrorname_np(job->error);
 
-    if (error) {
-        const char *name = strerrorname_np(error);
-
-        printf("error %d %d %s\n", pair.first, pair.second, name ? name : "EUNKNOWN");
+        printf("error %d %d %s\n", job->first, job->second, name ? name : "EUNKNOWN");
         return;
     }
-    for (size_t i = 0; i < count; i++)
-        printf("batch %d %d %.3f %ld\n", pair.first, pair.second, session->batches[i].ns,
-               session->batches[i].switches);
-    printf("done %d %d %zu\n", pair.first, pair.second, count);
+    printf("sample %d %d %d", job->first, job->second, job->node);
+    for (size_t i = 0; i < job->count; i++)
+        printf(" %.3f:%ld", job->batches[i].ns, job->batches[i].switches);
+    putchar('\n');
+}
+
+static void measure(struct session *session, const struct pair *pairs, size_t count)
+{
+    size_t room = (size_t)session->parameters.batches_max;
+    struct pp_job *jobs = calloc(count, sizeof *jobs);
+    struct pp_batch *batches = calloc(count * room, sizeof *batches);
+
+    for (size_t i = 0; i < count; i++) {
+        struct pp_job job = {.first = pairs[i].first, .second = pairs[i].second, .error = ENOMEM};
+
+        if (!jobs || !batches) {
+            tell(&job);
+            continue;
+        }
+        jobs[i] = job;
+        jobs[i].batches = batches + i * room;
+    }
+    if (jobs && batches) {
+        pp_measure(session->pool, &session->parameters, jobs, count);
+        for (size_t i = 0; i < count; i++)
+            tell(&jobs[i]);
+    }
+    free(jobs);
+    free(batches);
 }
 
 static void run(struct session *session)
 {
-    for (size_t i = 0; i < session->queued; i++) {
-        measure(session, session->queue[i]);
-        if (i + 1 < session->queued)
-            fflush(stdout);
-    }
+    size_t first = 0;
+
+    for (size_t i = 0; i < session->queued; i++)
+        if (session->queue[i].last || i + 1 == session->queued) {
+            measure(session, session->queue + first, i + 1 - first);
+            first = i + 1;
+        }
     printf("ran %zu\n", session->queued);
     session->queued = 0;
 }
@@ -153,6 +202,11 @@ static bool obey(struct session *session, char *line)
         return true;
     if (count == 1 && strcmp(words[0], "run") == 0) {
         run(session);
+        return true;
+    }
+    if (count == 1 && strcmp(words[0], "round") == 0) {
+        if (session->queued)
+            session->queue[session->queued - 1].last = true;
         return true;
     }
     if (count == 2)
@@ -178,21 +232,37 @@ static bool next_line(char line[LINE_MAX_BYTES])
     return byte != EOF || *line != '\0';
 }
 
+/* What was said is flushed where an answer is complete: after the greeting, a run, a bad line. */
+static bool converse(struct session *session)
+{
+    char line[LINE_MAX_BYTES];
+
+    puts("pingpong 2");
+    for (unsigned long number = 1; fflush(stdout) == 0 && next_line(line); number++)
+        if (!obey(session, line))
+            printf("bad %lu\n", number);
+    return fflush(stdout) == 0 && !ferror(stdout);
+}
+
 int main(void)
 {
+    static char buffer[BUFFER];
     static struct session session = {
         .parameters = {.method = PP_CAS,
+                       .home = PP_FIRST,
+                       .lines = 4,
                        .trips = 100,
                        .batches_min = 5,
                        .batches_max = 30,
                        .agree = 0.05,
-                       .limit_ms = 500},
+                       .limit_us = 500000},
     };
-    char line[LINE_MAX_BYTES];
+    bool well;
 
-    puts("pingpong 1");
-    for (unsigned long number = 1; fflush(stdout) == 0 && next_line(line); number++)
-        if (!obey(&session, line))
-            printf("bad %lu\n", number);
-    return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
+    setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
+    if (!(session.pool = pp_pool_new()))
+        return 1;
+    well = converse(&session);
+    pp_pool_free(session.pool);
+    return well ? 0 : 1;
 }

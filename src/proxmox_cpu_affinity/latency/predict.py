@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import IntEnum
+from itertools import chain
 from math import inf
 from statistics import median
 
@@ -63,7 +64,7 @@ def predicted(topology: Topology) -> LatencyMatrix:
     cpus = tuple(place.cpu for place in topology.places)
     count = len(cpus)
     ns = array("d", bytes(8 * count * count))
-    for i, j, step in _steps(topology, topology.places):
+    for i, j, step in steps(topology, topology.places):
         ns[i * count + j] = ns[j * count + i] = step_ns(step)
     return LatencyMatrix(
         cpus,
@@ -76,27 +77,39 @@ def predicted(topology: Topology) -> LatencyMatrix:
 
 
 def filled(matrix: LatencyMatrix, topology: Topology) -> LatencyMatrix:
-    """The matrix with its unmeasured pairs set to the median of the measured ones of their step.
+    """The matrix with its unmeasured pairs set from the measured ones that are most like them.
 
-    Where a step has no measured pair its expected latency is kept, but bounded by the medians of
-    nearer and farther steps: on a host that is ten times slower than usual, what was not measured
-    must not look near. KeyError for CPUs that are not online.
+    That is the median of their block (the same step, between the same cache groups), else of
+    their step. Where a step has no measured pair its expected latency is kept, but bounded by the
+    medians of nearer and farther steps: on a host that is ten times slower than usual, what was
+    not measured must not look near. KeyError for CPUs that are not online.
     """
     count = len(matrix.cpus)
-    measured: dict[Step, list[float]] = {}
-    open_cells: list[tuple[int, int, Step]] = []
-    for i, j, step in _steps(topology, [topology.place(cpu) for cpu in matrix.cpus]):
+    places = [topology.place(cpu) for cpu in matrix.cpus]
+    measured: dict[Step, dict[_Groups, list[float]]] = {}
+    open_cells: list[tuple[int, int, Step, _Groups]] = []
+    for i, j, step in steps(topology, places):
         cell = i * count + j
+        groups = _groups(places[i], places[j])
         if matrix.measured[cell]:
-            measured.setdefault(step, []).append(matrix.ns[cell])
+            measured.setdefault(step, {}).setdefault(groups, []).append(matrix.ns[cell])
         else:
-            open_cells.append((cell, j * count + i, step))
-    medians = {step: median(values) for step, values in measured.items()}
-    expected = {step: _bounded(step, medians) for step in {step for _, _, step in open_cells}}
+            open_cells.append((cell, j * count + i, step, groups))
+    blocks = {(s, g): median(ns) for s, by in measured.items() for g, ns in by.items()}
+    medians = {step: median(chain(*by.values())) for step, by in measured.items()}
+    expected = {step: _bounded(step, medians) for step in {entry[2] for entry in open_cells}}
     ns = array("d", matrix.ns)
-    for cell, mirror, step in open_cells:
-        ns[cell] = ns[mirror] = expected[step]
+    for cell, mirror, step, groups in open_cells:
+        ns[cell] = ns[mirror] = blocks.get((step, groups), expected[step])
     return replace(matrix, ns=ns)
+
+
+_Groups = tuple[int, int]
+
+
+def _groups(first: CpuPlace, second: CpuPlace) -> _Groups:
+    low, high = sorted((first.llc, second.llc))
+    return low, high
 
 
 def _bounded(step: Step, medians: Mapping[Step, float]) -> float:
@@ -107,7 +120,31 @@ def _bounded(step: Step, medians: Mapping[Step, float]) -> float:
     return min(max(step_ns(step), low), high)
 
 
-def _steps(topology: Topology, places: Sequence[CpuPlace]) -> Iterator[tuple[int, int, Step]]:
+def carried(known: LatencyMatrix, topology: Topology) -> LatencyMatrix:
+    """What is known of these CPUs, for a host whose online CPUs are others now.
+
+    Measured pairs of CPUs that are still online are kept, new CPUs' pairs are filled from them.
+    The verdict and the method are those of what is known.
+    """
+    base = predicted(topology)
+    count, old_count = len(base.cpus), len(known.cpus)
+    rows = {cpu: row for row, cpu in enumerate(known.cpus)}
+    kept = [(new, rows[cpu]) for new, cpu in enumerate(base.cpus) if cpu in rows]
+    ns, spread = array("d", base.ns), array("d", base.spread)
+    measured = bytearray(base.measured)
+    for i, old_i in kept:
+        for j, old_j in kept:
+            old = old_i * old_count + old_j
+            if known.measured[old]:
+                cell = i * count + j
+                ns[cell], spread[cell], measured[cell] = known.ns[old], known.spread[old], 1
+    matrix = LatencyMatrix(
+        base.cpus, ns, spread, bytes(measured), known.verdict, known.method, known.conditions
+    )
+    return filled(matrix, topology) if any(measured) else base
+
+
+def steps(topology: Topology, places: Sequence[CpuPlace]) -> Iterator[tuple[int, int, Step]]:
     """Every unordered pair of places as (index, higher index, step)."""
     distances = {
         (node.node, other): distance

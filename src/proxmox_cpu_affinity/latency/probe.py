@@ -1,4 +1,4 @@
-"""Runs the measuring program: pairs in, samples out, within a time limit, and leaves no process.
+"""Measures a host or a list of rounds: coarse first, beside guests only in short bursts.
 
 Asynchronous for the service; a command line uses asyncio.run on the same functions. Out of scope:
 the order of pairs (schedule.py), the worth of a run (judge.py), keeping it (cache.py, store).
@@ -6,30 +6,39 @@ the order of pairs (schedule.py), the worth of a run (judge.py), keeping it (cac
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from proxmox_cpu_affinity.latency.judge import Run, judged
-from proxmox_cpu_affinity.latency.protocol import (
-    ADAPTIVE,
-    VERSION,
-    Failed,
-    Greeting,
-    Parameters,
-    Ran,
-    Reply,
-    outcome,
-    parse,
+from proxmox_cpu_affinity.latency.judge import Run, disturbed, judged
+from proxmox_cpu_affinity.latency.protocol import ADAPTIVE, BURST_US, Failed, Parameters
+from proxmox_cpu_affinity.latency.schedule import (
+    COARSE,
+    Pair,
+    Round,
+    Stage,
+    cores_at_once,
+    rounds,
+    split,
 )
-from proxmox_cpu_affinity.latency.schedule import Pair, ordered_pairs
+from proxmox_cpu_affinity.latency.talk import Broken, Talk, started
 from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree
-from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.errors import MeasureError, SyntaxFault
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, PairSample
 from proxmox_cpu_affinity.model.topology import Topology
+
+SHARE = 0.25
+"""Share of the cores that may be busy measuring, unless PCA_MEASURE_CORES says another one."""
+
+BESIDE_SHARE = 0.1
+"""Share of its time that measuring may take from a CPU that guests use."""
+
+_GROUP_PAIRS = 128  # asked for together: few enough to read their answers between other work
+_GROUP_TIME = 0.03  # ... and seconds of measuring, to see soon whether guests came
+_CHECKED = 4  # pairs measured again alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,66 +54,210 @@ def _silent(progress: Progress) -> None:
     del progress
 
 
+def _nobody() -> CpuSet:
+    return EMPTY
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How a run behaves towards the rest of the host."""
+
+    share: float = SHARE  # of the cores, busy at the same time
+    held: Callable[[], CpuSet] = _nobody  # CPUs that guests use now; asked again and again
+
+
 async def measure_host(
     topology: Topology,
     *,
     tree: Tree,
     program: Path,
     parameters: Parameters = ADAPTIVE,
+    manners: Manners | None = None,
     usable: CpuSet | None = None,
+    known: LatencyMatrix | None = None,
     on_progress: Callable[[Progress], None] = _silent,
 ) -> LatencyMatrix:
     """The matrix of a host: every pair of its online CPUs that this process may use.
 
-    `tree`: where /proc lies; `usable`: measure these CPUs only (None: this process's own).
+    `tree`: where /proc lies; `usable`: measure these CPUs only (None: this process's own);
+    `known`: the matrix of the same online CPUs whose measured pairs need no measuring.
     MeasureError where the program cannot be started; whatever happens later is in the matrix's
     conditions.
     """
+    manners = manners or Manners()
     mine = own_cpus() if usable is None else usable
-    pairs = ordered_pairs(topology.online & mine, topology)
+    new = None if known is None else unmeasured(known)
+    plan = await asyncio.to_thread(
+        rounds,
+        topology.online & mine,
+        topology,
+        cores=cores_at_once(topology, manners.share),
+        touching=new,
+    )
     before = pressure(tree)
-    run = await measure(pairs, parameters, on_progress, program=program)
-    return judged(
+    run = await measure(plan, parameters, on_progress, program=program, held=manners.held)
+    return await asyncio.to_thread(
+        judged,
         topology,
         run,
         parameters,
         pressure_before=before,
         pressure_after=pressure(tree),
         outside=topology.online - mine,
+        known=known,
     )
 
 
+def unmeasured(matrix: LatencyMatrix) -> CpuSet:
+    """The CPUs that no measured pair has."""
+    count = len(matrix.cpus)
+    rows = (matrix.measured[row * count : (row + 1) * count] for row in range(count))
+    return CpuSet.of(cpu for cpu, row in zip(matrix.cpus, rows, strict=True) if not any(row))
+
+
 async def measure(
-    pairs: Sequence[Pair],
+    plan: Sequence[Round],
     parameters: Parameters,
     on_progress: Callable[[Progress], None] = _silent,
     *,
     program: Path,
+    held: Callable[[], CpuSet] = _nobody,
 ) -> Run:
-    """Measure the pairs one after the other, until the time limit; what is done by then is kept.
+    """Measure the rounds in their order, until the time limit; what is done by then is kept.
 
+    Pairs with a CPU that is held come after the others of their picture, coarse or fine.
     MeasureError where the program cannot be started. When cancelled, the program is killed first.
     """
-    samples: list[PairSample] = []
-    failed: list[Failed] = []
-    cut = ""
-    if not pairs:
+    total = sum(len(each.pairs) for each in plan)
+    if not total:
         return Run(0)
+    found = _Found(total, on_progress)
+    cut = ""
     try:
-        async with asyncio.timeout(parameters.time_limit), _started(program) as talk:
-            await talk.greet(parameters)
-            for done, pair in enumerate(pairs, 1):
-                got = await talk.ask(pair, parameters)
-                if isinstance(got, Failed):
-                    failed.append(got)
-                else:
-                    samples.append(got)
-                on_progress(Progress(done, len(pairs), got))
+        async with asyncio.timeout(parameters.time_limit), started(program, parameters) as talk:
+            await talk.greet()
+            course = _Course(talk, parameters, held, found)
+            await course.picture(each for each in plan if each.stage <= COARSE)
+            await course.picture(each for each in plan if each.stage > COARSE)
     except TimeoutError:
         cut = f"time limit of {parameters.time_limit:g} s reached"
-    except _Broken as broken:
+    except Broken as broken:
         cut = str(broken)
-    return Run(len(pairs), tuple(samples), tuple(failed), cut)
+    return Run(
+        total,
+        tuple(found.samples),
+        tuple(found.failed),
+        cut,
+        lowered=found.most or 0,
+        beside=found.beside,
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a run gave so far."""
+
+    total: int
+    on_progress: Callable[[Progress], None]
+    samples: list[PairSample] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    most: int | None = None  # pairs at once, where fewer than planned
+    beside: int = 0  # pairs measured in bursts
+    pace: float = _GROUP_TIME  # seconds of a round, as the last ones took; the first one is alone
+
+    def keep(self, outcomes: Iterable[PairSample | Failed]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Failed):
+                self.failed.append(outcome)
+            else:
+                self.samples.append(outcome)
+            done = len(self.samples) + len(self.failed)
+            self.on_progress(Progress(done, self.total, outcome))
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """A run on its way."""
+
+    talk: Talk
+    parameters: Parameters
+    held: Callable[[], CpuSet]
+    found: _Found
+
+    async def picture(self, plan: Iterable[Round]) -> None:
+        """Measure what is free, then what guests hold; one check that pairs leave each other be."""
+        queue = deque(plan)
+        later: list[Round] = []
+        checked = False
+        while queue:
+            group = self._next_group(queue, later)
+            outcomes = await self._ask(group)
+            fullest = _fullest(group)
+            if not checked and fullest:
+                if await self._disturbing(fullest, outcomes):
+                    self.found.most = max(1, len(fullest) // 2)
+                    queue.extendleft(reversed(group))
+                    continue
+                checked = True
+            self.found.keep(outcomes)
+        for each in later:
+            await self._burst(each)
+
+    async def _ask(self, group: Sequence[Round]) -> list[PairSample | Failed]:
+        began = time.monotonic()
+        outcomes = await self.talk.ask([each.pairs for each in group])
+        if group:
+            self.found.pace = (time.monotonic() - began) / len(group)
+        return outcomes
+
+    def _next_group(self, queue: "deque[Round]", later: list[Round]) -> list[Round]:
+        """Rounds for a moment; those pairs of them that guests hold are put off."""
+        held = self.held()
+        rounds_most = max(1, int(_GROUP_TIME / self.found.pace))
+        group: list[Round] = []
+        while queue and _few(group) and len(group) < rounds_most:
+            each = queue.popleft()
+            free, busy = _parted(each.pairs, held)
+            most = self.found.most or len(each.pairs)
+            group += (Round(each.stage, part) for part in split(free, most))
+            later += (Round(each.stage, part) for part in split(busy, most))
+        return group
+
+    async def _disturbing(
+        self, pairs: Sequence[Pair], outcomes: Sequence[PairSample | Failed]
+    ) -> bool:
+        """Measure a few of the pairs alone, and compare."""
+        few = set(pairs[:: -(-len(pairs) // _CHECKED)])
+        together = [s for s in outcomes if isinstance(s, PairSample) and s.pair in few]
+        again = await self.talk.ask([[sample.pair] for sample in together])
+        return disturbed(together, [s for s in again if isinstance(s, PairSample)])
+
+    async def _burst(self, each: Round) -> None:
+        """Measure a round for a moment, then leave its CPUs alone for nine times as long."""
+        began = time.monotonic()
+        self.found.keep(await self.talk.ask([each.pairs], burst=True))
+        self.found.beside += len(each.pairs)
+        took = min(time.monotonic() - began, BURST_US / 1e6)
+        await asyncio.sleep(took * (1 - BESIDE_SHARE) / BESIDE_SHARE)
+
+
+def _few(group: Sequence[Round]) -> bool:
+    return sum(len(each.pairs) for each in group) < _GROUP_PAIRS
+
+
+def _fullest(group: Iterable[Round]) -> tuple[Pair, ...]:
+    """The most pairs measured at once; those within cores say little of those between them."""
+    several = (r.pairs for r in group if r.stage > Stage.SIBLINGS and len(r.pairs) > 1)
+    return max(several, key=len, default=())
+
+
+def _parted(pairs: Iterable[Pair], held: CpuSet) -> tuple[list[Pair], list[Pair]]:
+    """The pairs of which both CPUs are free, and the others."""
+    free: list[Pair] = []
+    busy: list[Pair] = []
+    for pair in pairs:
+        (busy if pair[0] in held or pair[1] in held else free).append(pair)
+    return free, busy
 
 
 def pressure(tree: Tree) -> float | None:
@@ -116,86 +269,3 @@ def pressure(tree: Tree) -> float | None:
     text = tree.text("proc/pressure/cpu") or ""
     match = re.search(r"^some avg10=([0-9]{1,3}\.[0-9]+)", text, re.MULTILINE)
     return float(match[1]) / 100 if match else None
-
-
-class _Broken(Exception):
-    """The program ended, or says what it should not: the run ends here."""
-
-
-class _Talk:
-    """The lines to and from a running program.
-
-    One pair is asked for at a time, and the next one when it was answered: meanwhile this process
-    sleeps, so that reading the answers disturbs no pair.
-    """
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._to, self._from = process.stdin, process.stdout
-
-    async def greet(self, parameters: Parameters) -> None:
-        greeting = await self._reply()
-        if greeting != Greeting(VERSION):
-            raise _Broken(f"the measuring program is not of version {VERSION}")
-        await self._say(parameters.lines())
-
-    async def ask(self, pair: Pair, parameters: Parameters) -> PairSample | Failed:
-        await self._say(f"pair {pair[0]} {pair[1]}\nrun\n")
-        replies: list[Reply] = []
-        while not isinstance(reply := await self._reply(), Ran):
-            replies.append(reply)
-            if len(replies) > parameters.batches_max + 1:
-                raise _Broken("the measuring program does not stop answering")
-        try:
-            return outcome(pair, replies, agree=parameters.agree)
-        except MeasureError as fault:
-            raise _Broken(fault.text) from None
-
-    def hang_up(self) -> None:
-        self._to.close()
-
-    async def _say(self, text: str) -> None:
-        try:
-            self._to.write(text.encode("ascii"))
-            await self._to.drain()
-        except ConnectionError:
-            raise _Broken("the measuring program ended by itself") from None
-
-    async def _reply(self) -> Reply:
-        try:
-            line = await self._from.readline()
-            if not line:
-                raise _Broken("the measuring program ended by itself")
-            return parse(line.decode("ascii", "replace"))
-        except ValueError:  # readline's: longer than the reader's buffer
-            raise _Broken("the measuring program said an endless line") from None
-        except SyntaxFault as fault:
-            raise _Broken(fault.text) from None
-
-
-@asynccontextmanager
-async def _started(program: Path) -> AsyncIterator[_Talk]:
-    try:
-        process = await asyncio.create_subprocess_exec(
-            program,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={"LC_ALL": "C"},
-        )
-    except OSError as fault:
-        raise MeasureError(
-            f"cannot start the measuring program {program}: {fault.strerror}",
-            hint="build it with: make setup",
-        ) from None
-    talk = _Talk(process)
-    try:
-        yield talk
-    finally:
-        # The end of its input also ends what a wrapper (PCA_PINGPONG) started: wait() returns when
-        # nobody holds the program's pipes any more.
-        talk.hang_up()
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()

@@ -5,22 +5,35 @@ main.c documents the lines. Out of scope: starting the program (probe.py) and ju
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from statistics import median
 
 from proxmox_cpu_affinity.latency.schedule import Pair
 from proxmox_cpu_affinity.model.cpuset import CPU_LIMIT
 from proxmox_cpu_affinity.model.errors import MeasureError, SyntaxFault
-from proxmox_cpu_affinity.model.ids import Cpu
+from proxmox_cpu_affinity.model.ids import Cpu, NodeId
 from proxmox_cpu_affinity.model.latency import Method, PairSample, Verdict
 
-VERSION = 1
-BATCHES_LIMIT, TRIPS_LIMIT, PAIR_LIMIT_MS = 10_000, 100_000_000, 600_000  # as in pingpong.h
+VERSION = 2
+# As in pingpong.h.
+BATCHES_LIMIT, TRIPS_LIMIT, LINES_LIMIT = 10_000, 100_000_000, 16
+PAIR_LIMIT_US = 600_000_000
 
 STEADY = 1.25
 """The median of a trusted pair is at most this multiple of its lowest batch: where half of the
 batches are slower than that, the median says what the disturbance costs, not the line's way."""
+
+BURST_US = 800
+"""Time of a pair of CPUs that guests use: with what it takes to notice the time, below 1 ms."""
+
+
+class Home(StrEnum):
+    """The CPU of a pair on whose NUMA node the lines are."""
+
+    FIRST = "first"
+    SECOND = "second"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,8 @@ class Parameters:
     """How every pair is measured. Equal least and most batches are a fixed number of batches."""
 
     method: Method = Method.CAS
+    home: Home = Home.FIRST
+    lines: int = 4  # cache lines taken in turn, so that one in a far slice does not decide
     trips: int = 100  # round trips of a batch
     batches_min: int = 5
     batches_max: int = 30
@@ -40,34 +55,50 @@ class Parameters:
             raise ValueError(f"a batch has 1 to {TRIPS_LIMIT} round trips")
         if not 1 <= self.batches_min <= self.batches_max <= BATCHES_LIMIT:
             raise ValueError(f"a pair has 1 to {BATCHES_LIMIT} batches")
+        if not 1 <= self.lines <= LINES_LIMIT:
+            raise ValueError(f"a pair has 1 to {LINES_LIMIT} lines")
 
     @property
-    def pair_limit_ms(self) -> int:
+    def pair_limit_us(self) -> int:
         """Time for one pair: the patience, and 10 us for each round trip it may take."""
-        return min(self.patience_ms + self.trips * (self.batches_max + 1) // 100, PAIR_LIMIT_MS)
+        trips = self.trips * (self.batches_max + 1)
+        return min(1000 * self.patience_ms + 10 * trips, PAIR_LIMIT_US)
 
     @property
     def fixed(self) -> bool:
         return self.batches_min == self.batches_max
 
-    def lines(self) -> str:
+    def text(self) -> str:
         """The program's input lines that say so."""
         return (
-            f"method {self.method}\nbatch {self.trips}\nbatches-min {self.batches_min}\n"
-            f"batches-max {self.batches_max}\nagree {self.agree}\nlimit-ms {self.pair_limit_ms}\n"
+            f"method {self.method}\nhome {self.home}\nlines {self.lines}\nbatch {self.trips}\n"
+            f"batches-min {self.batches_min}\nbatches-max {self.batches_max}\n"
+            f"agree {self.agree}\n"
         )
+
+    def order(self, rounds: Iterable[Sequence[Pair]], *, burst: bool = False) -> str:
+        """The input lines that have these rounds measured, in bursts of BURST_US if so wished."""
+        limit = min(BURST_US, self.pair_limit_us) if burst else self.pair_limit_us
+        lines = [f"limit-us {limit}"]
+        for pairs in rounds:
+            lines += (f"pair {first} {second}" for first, second in pairs)
+            lines.append("round")
+        return "\n".join((*lines, "run\n"))
 
 
 ADAPTIVE = Parameters()
 
 
-def fixed_or_adaptive(rounds: int | None, iterations: int | None) -> Parameters:
+def fixed_or_adaptive(
+    rounds: int | None, iterations: int | None, method: Method = Method.CAS
+) -> Parameters:
     """What PCA_ROUNDS and PCA_ITERATIONS ask for; None: unset. ValueError out of range.
 
     Rounds alone are that many batches of 100 round trips; iterations alone are the round trips of
     each batch, as many batches as it takes.
     """
     return Parameters(
+        method=method,
         trips=ADAPTIVE.trips if iterations is None else iterations,
         batches_min=ADAPTIVE.batches_min if rounds is None else rounds,
         batches_max=ADAPTIVE.batches_max if rounds is None else rounds,
@@ -81,15 +112,17 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    pair: Pair
     ns: float  # one way
     switches: int  # involuntary context switches of both threads
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Sampled:
+    """A pair's batches in the order taken, and the node its lines were on (None: not known)."""
+
     pair: Pair
-    batches: int
+    node: NodeId | None
+    batches: tuple[Batch, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,71 +145,36 @@ class Refused:
     line: int
 
 
-Reply = Greeting | Batch | Done | Failed | Ran | Refused
+Reply = Greeting | Sampled | Failed | Ran | Refused
 
 
 def parse(line: str) -> Reply:
     """One line of the program. SyntaxFault for any other."""
     word, *rest = line.split() or [""]
     form = _FORMS.get(word)
-    if form is None or len(rest) != form[0]:
-        raise SyntaxFault(f"the measuring program said {line.strip()[:80]!r}")
     try:
-        return form[1](rest)
+        if form is None:
+            raise ValueError
+        return form(rest)
     except ValueError:
         raise SyntaxFault(f"the measuring program said {line.strip()[:80]!r}") from None
 
 
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise ValueError
-    return int(text)
-
-
-def _pair(words: Sequence[str]) -> Pair:
-    first, second = (_whole(word) for word in words[:2])
-    if first >= CPU_LIMIT or second >= CPU_LIMIT:
-        raise ValueError
-    return Cpu(first), Cpu(second)
-
-
-def _nanoseconds(text: str) -> float:
-    ns = float(text)
-    if not (math.isfinite(ns) and ns >= 0):
-        raise ValueError
-    return ns
-
-
-_FORMS: dict[str, tuple[int, Callable[[Sequence[str]], Reply]]] = {
-    "pingpong": (1, lambda words: Greeting(_whole(words[0]))),
-    "batch": (4, lambda words: Batch(_pair(words), _nanoseconds(words[2]), _whole(words[3]))),
-    "done": (3, lambda words: Done(_pair(words), _whole(words[2]))),
-    "error": (3, lambda words: Failed(_pair(words), words[2])),
-    "ran": (1, lambda words: Ran(_whole(words[0]))),
-    "bad": (1, lambda words: Refused(_whole(words[0]))),
-}
-"""First word: the number of words after it, and what they make."""
-
-
-def outcome(pair: Pair, replies: Sequence[Reply], *, agree: float) -> PairSample | Failed:
-    """What the replies up to `ran` say of the one pair that was asked for.
-
-    MeasureError where they speak of another pair, refuse a line, or lost some.
-    """
-    for reply in replies:
-        if isinstance(reply, Refused):
+def answered(pair: Pair, reply: Reply, *, agree: float) -> PairSample | Failed:
+    """What the reply for this pair says of it. MeasureError for a reply to something else."""
+    match reply:
+        case Refused():
             raise MeasureError(f"the measuring program does not understand line {reply.line}")
-    match replies:
-        case [Failed(named, _) as failed] if named == pair:
-            return failed
-        case [*others, Done(named, count)] if named == pair and count == len(others) > 0:
-            batches = [reply for reply in others if isinstance(reply, Batch) and reply.pair == pair]
-            if len(batches) == count:
-                return sample(pair, batches, agree=agree)
+        case Failed() if reply.pair == pair:
+            return reply
+        case Sampled() if reply.pair == pair:
+            return sample(pair, reply.batches, agree=agree, node=reply.node)
     raise MeasureError(f"the measuring program's answer for CPUs {pair[0]} and {pair[1]} is broken")
 
 
-def sample(pair: Pair, batches: Sequence[Batch], *, agree: float) -> PairSample:
+def sample(
+    pair: Pair, batches: Sequence[Batch], *, agree: float, node: NodeId | None = None
+) -> PairSample:
     """The pair's sample: batches without an involuntary switch where there are two, else all.
 
     Trusted: most batches were free of switches, the two lowest of them agree, and the median is
@@ -191,4 +189,53 @@ def sample(pair: Pair, batches: Sequence[Batch], *, agree: float) -> PairSample:
         and kept[1] <= kept[0] * (1 + agree)
         and median(kept) <= kept[0] * STEADY
     )
-    return PairSample(*pair, tuple(kept), Verdict.TRUSTED if trusted else Verdict.UNSTABLE)
+    return PairSample(*pair, tuple(kept), Verdict.TRUSTED if trusted else Verdict.UNSTABLE, node)
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise ValueError
+    return int(text)
+
+
+def _one(words: Sequence[str]) -> int:
+    (word,) = words
+    return _whole(word)
+
+
+def _pair(first: str, second: str) -> Pair:
+    cpus = _whole(first), _whole(second)
+    if max(cpus) >= CPU_LIMIT:
+        raise ValueError
+    return Cpu(cpus[0]), Cpu(cpus[1])
+
+
+def _batch(word: str) -> Batch:
+    ns, _, switches = word.partition(":")
+    value = float(ns)
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError
+    return Batch(value, _whole(switches))
+
+
+def _sampled(words: Sequence[str]) -> Sampled:
+    first, second, node, *batches = words
+    if not 1 <= len(batches) <= BATCHES_LIMIT:
+        raise ValueError
+    place = None if node == "-1" else NodeId(_whole(node))
+    return Sampled(_pair(first, second), place, tuple(map(_batch, batches)))
+
+
+def _failed(words: Sequence[str]) -> Failed:
+    first, second, reason = words
+    return Failed(_pair(first, second), reason)
+
+
+_FORMS: dict[str, Callable[[Sequence[str]], Reply]] = {
+    "pingpong": lambda words: Greeting(_one(words)),
+    "sample": _sampled,
+    "error": _failed,
+    "ran": lambda words: Ran(_one(words)),
+    "bad": lambda words: Refused(_one(words)),
+}
+"""First word, and what the others make; ValueError for what they cannot be."""

@@ -7,7 +7,7 @@ from enum import StrEnum
 from statistics import fmean, median
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.ids import Cpu
+from proxmox_cpu_affinity.model.ids import Cpu, NodeId
 
 
 class Method(StrEnum):
@@ -34,6 +34,11 @@ class PairSample:
     second: Cpu
     batches: tuple[float, ...]
     verdict: Verdict
+    node: NodeId | None = None  # NUMA node of the lines; None: not known, or several
+
+    @property
+    def pair(self) -> tuple[Cpu, Cpu]:
+        return self.first, self.second
 
     @property
     def value(self) -> float:
@@ -86,7 +91,11 @@ class LatencyMatrix:
 
     def between(self, first: int, second: int) -> float:
         """Latency of one pair in ns; KeyError for a CPU that the matrix does not have."""
-        return self.ns[self._row(first) * len(self.cpus) + self._row(second)]
+        return self.ns[self.cell(first, second)]
+
+    def cell(self, first: int, second: int) -> int:
+        """Where a pair stands in `ns`, `spread` and `measured`; KeyError as of `between`."""
+        return self._row(first) * len(self.cpus) + self._row(second)
 
     def row(self, cpu: int) -> "array[float]":
         """Latencies from one CPU, in the order of `cpus`."""

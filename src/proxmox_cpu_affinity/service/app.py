@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 from typing import ParamSpec, TypeVar, assert_never
 
 from proxmox_cpu_affinity.engine.trace import Decision
@@ -22,9 +24,11 @@ from proxmox_cpu_affinity.linux.scopewatch import ScopeWatch, hindrance
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.linux.uevents import CpuEvents
 from proxmox_cpu_affinity.linux.watch import ProcessWatch
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import AffinityError, GuestNotFoundError, StoreError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess
 from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.model.latency import Verdict
 from proxmox_cpu_affinity.model.placement import Confined
 from proxmox_cpu_affinity.ports import Confiner, GuestReader, StateKeeper
 from proxmox_cpu_affinity.pve.guests import NodeGuests
@@ -60,6 +64,7 @@ from proxmox_cpu_affinity.reconcile.events import (
 from proxmox_cpu_affinity.service import persist
 from proxmox_cpu_affinity.service.host import HostWatch
 from proxmox_cpu_affinity.service.log import log
+from proxmox_cpu_affinity.service.measuring import Attempt, UntilSettled, used_by
 from proxmox_cpu_affinity.service.memory import MemoryMover
 from proxmox_cpu_affinity.service.paths import Paths
 from proxmox_cpu_affinity.service.scoping import Scoping
@@ -133,6 +138,7 @@ class Service:
         self.scoping = Scoping(
             world.scopes, world.hindrance, self.feed, self.look, lambda: self.state, self._spawn
         )
+        self._measuring = UntilSettled(self._measure_once, self._measured)
         self._memory = MemoryMover(world.tree, self._proven, self.feed)
         self._cpus_switched = asyncio.Event()
         self._cpu_events = CpuEvents(self._cpus_switched.set)
@@ -295,19 +301,37 @@ class Service:
             self._spawn(self.measure())
 
     async def measure(self) -> None:
-        """Measure the latency in the background; what the guests got stays theirs."""
-        if self.host.measuring.running:
-            return
-        if await self.host.measure(self.settings):
-            matrix = self.host.matrix
-            log.info(
-                "latency measured: %s, %.0f %% of the pairs; %s",
-                matrix.verdict,
-                100 * matrix.share_measured(),
-                "; ".join(matrix.conditions) or "nothing odd",
-            )
-            host = self.host.compiled(self.settings)
-            await self.feed(HostChanged(time.monotonic(), host, measured=True))
+        """Measure the latency in the background until it can be trusted; guests stay placed."""
+        await self._measuring.run()
+
+    async def _measure_once(self) -> Attempt:
+        others = await self._thread(self._used_by_others)
+
+        def held() -> CpuSet:
+            return reduce(or_, (t.placement.applied for t in self.state.tracked.values()), others)
+
+        return await self.host.measure(self.settings, held=held)
+
+    def _used_by_others(self) -> CpuSet:
+        """CPUs that guests use which were not placed."""
+        try:
+            processes = self.world.guests.processes()
+        except AffinityError:
+            return EMPTY
+        return used_by(self.world.tree, processes, self.state.tracked)
+
+    async def _measured(self) -> None:
+        matrix = self.host.matrix
+        log.info(
+            "latency measured: %s, %.0f %% of the pairs; %s",
+            matrix.verdict,
+            100 * matrix.share_measured(),
+            "; ".join(matrix.conditions) or "nothing odd",
+        )
+        if matrix.verdict is Verdict.UNSTABLE:
+            return  # the engine never sees it: nothing is different for the guests
+        host = self.host.compiled(self.settings)
+        await self.feed(HostChanged(time.monotonic(), host, measured=True))
 
     async def use(self, settings: Settings, warnings: tuple[str, ...]) -> None:
         """Take other settings; addresses and files take effect at the next start."""

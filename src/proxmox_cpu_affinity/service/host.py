@@ -1,7 +1,8 @@
 """The host as the service knows it: topology, the best matrix there is, and measuring it.
 
-The matrix is the cached one while its fingerprint fits, else the prediction; a measurement in the
-background replaces either, unless it is worse.
+The matrix is the cached one while its fingerprint fits, else what is known of the CPUs that were
+online before, else the prediction; a measurement in the background replaces any, unless it is
+worse.
 """
 
 import asyncio
@@ -14,15 +15,17 @@ from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.formats.sysfs import topology as parse_topology
 from proxmox_cpu_affinity.latency import cache, probe
 from proxmox_cpu_affinity.latency.facts import host_facts
-from proxmox_cpu_affinity.latency.predict import predicted
+from proxmox_cpu_affinity.latency.predict import carried, predicted
 from proxmox_cpu_affinity.latency.program import find_program
 from proxmox_cpu_affinity.latency.protocol import fixed_or_adaptive
 from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import AffinityError
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, Verdict
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.service.log import log
+from proxmox_cpu_affinity.service.measuring import Attempt
 from proxmox_cpu_affinity.store import JsonFile
 
 ONLINE = "sys/devices/system/cpu/online"
@@ -50,6 +53,7 @@ class HostWatch:
     _topology: Topology | None = None
     _matrix: LatencyMatrix | None = None
     _fingerprint: str = ""
+    _machine: dict[str, str] = field(default_factory=dict)  # facts that no hotplug changes
 
     @property
     def topology(self) -> Topology:
@@ -66,10 +70,13 @@ class HostWatch:
         return self.tree.text(ONLINE) != self._online
 
     def read(self) -> None:
-        """Read the topology, and take the cached matrix if it is of this host, else predict."""
+        """Read the topology, and take the best matrix of this host; predict where there is none."""
         self._online = self.tree.text(ONLINE)
+        before = self._machine
         self._topology = parse_topology(capture_sysfs(self.tree))
-        self._fingerprint = cache.fingerprint(host_facts(self._topology, self.tree))
+        facts = host_facts(self._topology, self.tree)
+        self._fingerprint = cache.fingerprint(facts)
+        self._machine = {name: facts[name] for name in facts.keys() - cache.HOTPLUGGED}
         loaded = self.cache_file.load()
         self.from_cache = False
         if loaded.content is not None:
@@ -80,7 +87,14 @@ class HostWatch:
             log.info("the cached latency matrix is not used: %s", found.reason)
         elif loaded.problem:
             log.warning("the cached latency matrix %s", loaded.problem)
-        self._matrix = predicted(self._topology)
+        if self._matrix is not None and before == self._machine and self._trusted:
+            self._matrix = carried(self._matrix, self._topology)
+        else:
+            self._matrix = predicted(self._topology)
+
+    @property
+    def _trusted(self) -> bool:
+        return self.matrix.verdict is Verdict.TRUSTED
 
     def compiled(self, settings: Settings) -> Host:
         """The host for the engine, which never sees an unstable measurement."""
@@ -92,14 +106,25 @@ class HostWatch:
             settings.reserved,
             settings.dedicated_fallback,
             settings.width,
+            settings.rebalance,
         )
         return compile_host(self.topology, matrix, rules, own_cpus())
 
     async def measure(
-        self, settings: Settings, on_progress: Callable[[probe.Progress], None] | None = None
-    ) -> bool:
-        """Measure all pairs; whether the matrix is another one now. Failures are logged."""
+        self,
+        settings: Settings,
+        on_progress: Callable[[probe.Progress], None] | None = None,
+        *,
+        held: Callable[[], CpuSet] = lambda: EMPTY,
+    ) -> Attempt:
+        """Measure all pairs, or those of CPUs that nothing is known of. Failures are logged.
+
+        `held`: the CPUs that guests use now, asked again and again.
+        """
         topology, fingerprint = self.topology, self._fingerprint
+        known = self.matrix if self._trusted and not self.from_cache else None
+        if known is not None and not probe.unmeasured(known):
+            return Attempt(changed=False, settled=True)
         self.measuring = Measuring(running=True)
 
         def progress(now: probe.Progress) -> None:
@@ -112,23 +137,28 @@ class HostWatch:
                 topology,
                 program=find_program(self.environment),
                 parameters=fixed_or_adaptive(settings.rounds, settings.iterations),
+                manners=probe.Manners(settings.measure_share, held),
                 tree=self.tree,
+                known=known,
                 on_progress=progress,
             )
         except AffinityError as error:
             log.warning("the latency is not measured: %s", error.text)
-            return False
+            return Attempt(changed=False, settled=True)
         finally:
             self.measuring.running = False
         if fingerprint != self._fingerprint:
-            return False  # the host changed meanwhile: this was another one
-        chosen = cache.better(self.matrix, fresh)
-        if chosen is self.matrix:
+            return Attempt(changed=False, settled=False)  # this was another host
+        return await self._taken(fresh)
+
+    async def _taken(self, fresh: LatencyMatrix) -> Attempt:
+        settled = fresh.verdict is not Verdict.UNSTABLE
+        if cache.better(self.matrix, fresh) is self.matrix:
             log.info("the new measurement is %s: the earlier one stays", fresh.verdict)
-            return False
-        self._matrix = chosen
-        await asyncio.to_thread(self._keep, chosen)
-        return True
+            return Attempt(changed=False, settled=settled)
+        self._matrix = fresh
+        await asyncio.to_thread(self._keep, fresh)
+        return Attempt(changed=True, settled=settled)
 
     def _keep(self, matrix: LatencyMatrix) -> None:
         try:

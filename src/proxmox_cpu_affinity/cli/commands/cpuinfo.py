@@ -1,45 +1,70 @@
-"""`cpuinfo`: measures the latency between the CPUs of this host, here and now.
+"""`cpuinfo`: the latency between CPUs, measured here and now, or from a file; or two beside each
+other.
 
 Asks no service and keeps nothing: the service's own matrix is shown by `status core-ranking`.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import Command, Session, as_json, quiet
-from proxmox_cpu_affinity.cli.commands.status import RANKING, ranking_rows, summary_lines
-from proxmox_cpu_affinity.formats import jsonvalue
-from proxmox_cpu_affinity.linux.tree import Tree
-from proxmox_cpu_affinity.model.errors import MeasureError
-from proxmox_cpu_affinity.model.latency import LatencyMatrix, PairSample
-from proxmox_cpu_affinity.model.topology import Topology
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.errors import SyntaxFault, UsageError
+from proxmox_cpu_affinity.model.latency import Method, PairSample
 
-if TYPE_CHECKING:  # it imports asyncio
+if TYPE_CHECKING:  # they import asyncio, and much else
+    from proxmox_cpu_affinity.cli.measuring import Measured
     from proxmox_cpu_affinity.latency.probe import Progress
 
 PAIRS = ("First", "Second", "Median (ns)", "Lowest (ns)", "Spread (ns)", "Batches", "Verdict")
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """A host's latencies, and what became of each pair."""
+class Wishes:
+    """The options."""
 
-    topology: Topology
-    matrix: LatencyMatrix
-    outcomes: tuple["Progress", ...]
+    verbose: bool
+    summary: bool
+    rounds: int | None
+    iterations: int | None
+    method: str
+    home: str
+    cpus: str | None
+    csv: bool
+    svg: Path | None
+    hwloc: Path | None
+    from_file: str | None
+    compare: tuple[str, str] | None
+    as_json: bool
+    quiet: bool
 
 
 @click.command(
-    cls=Command, examples=("cpuinfo", "cpuinfo --summary", "cpuinfo --json > ranking.json")
+    cls=Command,
+    examples=(
+        "cpuinfo",
+        "cpuinfo --method cas,rw,msg --cpus 0-3",
+        "cpuinfo --csv > latencies.csv",
+        "cpuinfo --from latencies.csv --svg latencies.svg",
+        "cpuinfo --compare before.csv after.csv",
+        "cpuinfo --json > ranking.json",
+    ),
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say how the batches of each pair agreed.")
 @click.option("--summary", is_flag=True, help="The figures only.")
 @click.option(
-    "--rounds", type=click.IntRange(1, 10_000), metavar="N", help="Measure N batches of each pair."
+    "--rounds",
+    "--samples",
+    "rounds",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Measure N batches of each pair.",
 )
 @click.option(
     "--iterations",
@@ -47,106 +72,161 @@ class Measured:
     metavar="N",
     help="Round trips of a batch.  [default: 100]",
 )
+@click.option(
+    "--method",
+    default="cas",
+    metavar="WORDS",
+    help="cas: compare-exchange on one line; rw: a writer and a reader on two lines; msg: one-way "
+    "messages; or several.  [default: cas]",
+)
+@click.option(
+    "--home",
+    type=click.Choice(["first", "second"]),
+    default="first",
+    help="The CPU of each pair on whose NUMA node the lines are.",
+)
+@click.option("--cpus", metavar="LIST", help="Measure these CPUs only, such as 0-3,8.")
+@click.option("--csv", is_flag=True, help="Print what core-to-core-latency does: a triangle.")
+@click.option("--svg", type=_FILE, metavar="FILE", help="Draw the matrix into this file.")
+@click.option("--hwloc", type=_FILE, metavar="FILE", help="Write it for lstopo: hwloc's XML.")
+@click.option(
+    "--from",
+    "from_file",
+    metavar="FILE",
+    help="Show a saved one: JSON, CSV, hwloc's XML, or a host's snapshot.",
+)
+@click.option("--compare", nargs=2, metavar="A B", help="Compare two saved ones.")
 @as_json
 @quiet
 @click.pass_obj
-def cpuinfo(
-    session: Session,
-    /,
-    *,
-    verbose: bool,
-    summary: bool,
-    rounds: int | None,
-    iterations: int | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def cpuinfo(session: Session, /, **options: object) -> None:
     """Measure the latency between the CPUs of this host, one way in ns.
 
-    Without --rounds each pair is measured until its batches agree.
+    Without --rounds each pair is measured until its batches agree. Values of different methods
+    are never compared with each other.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread for each CPU
-    from proxmox_cpu_affinity.service import views
-
-    found = measured(session.tree, rounds, iterations, quiet=quiet)
-    topology, matrix = found.topology, found.matrix
-    figures = views.summary(topology, matrix)
-    if as_json:
-        answer = figures if summary else views.ranking(topology, matrix)
-        ui.document(jsonvalue.plain(answer))
+    wishes = Wishes(**options)  # type: ignore[arg-type]
+    _check(wishes)
+    if wishes.compare:
+        _compare(wishes.compare, as_json=wishes.as_json)
+        return
+    found = _of_file(wishes.from_file) if wishes.from_file else _measured(session, wishes)
+    if wishes.as_json:
+        _show_json(found, wishes)
+    elif wishes.csv:
+        _show_csv(found[0])
     else:
-        if not summary:
-            _show_latencies(topology, matrix)
-            ui.lines("")
-        ui.pairs(summary_lines(figures))
-    if verbose:
-        _show_pairs(found, as_json=as_json)
-    if not quiet:
-        for condition in matrix.conditions:
-            ui.talk(condition)
+        _show_text(found, wishes)
+    _write_files(found[0], wishes)
+    if not wishes.quiet and not wishes.from_file:
+        _talk_of(found)
 
 
-def measured(tree: Tree, rounds: int | None, iterations: int | None, *, quiet: bool) -> Measured:
-    """Measure every pair that this process may use. MeasureError where none could be."""
-    import asyncio
-
-    from proxmox_cpu_affinity.formats.sysfs import topology as parse_topology
-    from proxmox_cpu_affinity.latency import probe
-    from proxmox_cpu_affinity.latency.program import find_program
-    from proxmox_cpu_affinity.latency.protocol import fixed_or_adaptive
-    from proxmox_cpu_affinity.linux.tree import capture_sysfs
-
-    topology = parse_topology(capture_sysfs(tree))
-    outcomes: list[probe.Progress] = []
-    with ui.progress("measuring pair", quiet=quiet) as line:
-
-        def progress(now: probe.Progress) -> None:
-            outcomes.append(now)
-            line.show(now.done, now.total)
-
-        matrix = asyncio.run(
-            probe.measure_host(
-                topology,
-                tree=tree,
-                program=find_program(),
-                parameters=fixed_or_adaptive(rounds, iterations),
-                on_progress=progress,
-            )
+def _check(wishes: Wishes) -> None:
+    """Options that leave each other no meaning. UsageError."""
+    methods = wishes.method.split(",")
+    unknown = [word for word in methods if word not in list(Method)]
+    if unknown:
+        raise UsageError(f"--method: {unknown[0][:20]!r} is not one of {', '.join(Method)}")
+    if len(set(methods)) < len(methods):
+        raise UsageError("--method: each method once")
+    if wishes.csv and (wishes.as_json or wishes.summary or wishes.verbose):
+        raise UsageError("--csv prints the matrix alone: not with --json, --summary or --verbose")
+    if len(methods) > 1 and (wishes.csv or wishes.svg or wishes.hwloc):
+        raise UsageError("--csv, --svg and --hwloc are of one method: give --method only one")
+    away = [
+        name
+        for name, value in (("--from", wishes.from_file), ("--compare", wishes.compare))
+        if value
+    ]
+    usual = methods == ["cas"] and wishes.home == "first"
+    here = wishes.rounds or wishes.iterations or wishes.cpus or not usual
+    if len(away) > 1 or (away and here):
+        raise UsageError(
+            f"{' and '.join(away)}: nothing is measured, so no other choice has a meaning"
         )
-    if len(matrix.cpus) > 1 and matrix.share_measured() == 0:
-        raise MeasureError("no pair of CPUs could be measured: " + "; ".join(matrix.conditions))
-    return Measured(topology, matrix, tuple(outcomes))
 
 
-def _show_latencies(topology: Topology, matrix: LatencyMatrix) -> None:
-    """The matrix where a terminal has room for it, else a row for each pair."""
-    from proxmox_cpu_affinity.service import views
+def _measured(session: Session, wishes: Wishes) -> "list[Measured]":
+    from proxmox_cpu_affinity.cli.measuring import measured
+    from proxmox_cpu_affinity.latency.probe import SHARE
+    from proxmox_cpu_affinity.latency.protocol import Home, fixed_or_adaptive
 
-    headers, rows = _square(matrix)
-    if ui.fits(headers, rows):
-        ui.table(headers, rows)
-    else:
-        ui.table(RANKING, ranking_rows(views.ranking(topology, matrix)))
+    try:
+        cpus = None if wishes.cpus is None else CpuSet.parse(wishes.cpus)
+    except SyntaxFault as fault:
+        raise UsageError(f"--cpus: {fault.text}") from None
+    return [
+        measured(
+            session.tree,
+            replace(
+                fixed_or_adaptive(wishes.rounds, wishes.iterations, Method(word)),
+                home=Home(wishes.home),
+            ),
+            cpus=cpus,
+            share=SHARE,
+            quiet=wishes.quiet,
+        )
+        for word in wishes.method.split(",")
+    ]
 
 
-def _square(matrix: LatencyMatrix) -> tuple[list[str], list[ui.Row]]:
-    """A row and a column for each CPU, latencies in whole ns."""
-    headers = ["CPU", *map(str, matrix.cpus)]
-    rows: list[ui.Row] = []
-    for cpu in matrix.cpus:
-        cells = zip(matrix.cpus, matrix.row(cpu), strict=True)
-        rows.append((cpu, *("." if other == cpu else f"{ns:.0f}" for other, ns in cells)))
-    return headers, rows
+def _of_file(name: str) -> "list[Measured]":
+    from proxmox_cpu_affinity.cli.hosts import saved_host
+    from proxmox_cpu_affinity.cli.measuring import Measured
+
+    host = saved_host(name, option="--from")
+    if host.matrix.share_measured() == 0 and len(host.matrix.cpus) > 1:
+        ui.warn(f"{name} holds no latencies: predicted from its topology")
+    return [Measured(host.topology, host.matrix)]
 
 
-def _show_pairs(found: Measured, *, as_json: bool) -> None:
-    """Each pair's batches: part of the result, but talk beside JSON."""
-    rows = [_pair_row(outcome) for outcome in found.outcomes]
+def _compare(names: tuple[str, str], *, as_json: bool) -> None:
+    from proxmox_cpu_affinity.cli import comparing
+    from proxmox_cpu_affinity.cli.hosts import saved_host
+
+    a, b = (saved_host(name, option="--compare") for name in names)
+    comparison = comparing.compared(a, b)
     if as_json:
-        ui.talk_table(PAIRS, rows)
+        ui.document(comparing.document(comparison))
     else:
-        ui.heading("Pairs as measured:")
-        ui.table(PAIRS, rows)
+        comparing.show(comparison)
+
+
+def _show_json(found: "list[Measured]", wishes: Wishes) -> None:
+    """The inherited document; of several methods an object of them."""
+    from proxmox_cpu_affinity.cli import latencies
+
+    made = latencies.summary_document if wishes.summary else latencies.ranking_document
+    documents = {str(one.matrix.method): made(one.topology, one.matrix) for one in found}
+    ui.document(next(iter(documents.values())) if len(found) == 1 else documents)
+    if wishes.verbose:
+        for one in found:
+            ui.talk_table(PAIRS, [_pair_row(outcome) for outcome in one.outcomes])
+
+
+def _show_csv(found: "Measured") -> None:
+    from proxmox_cpu_affinity.formats import latency_csv
+
+    ui.raw(latency_csv.to_text(found.matrix))
+
+
+def _show_text(found: "list[Measured]", wishes: Wishes) -> None:
+    from proxmox_cpu_affinity.cli import latencies
+
+    for one in found:
+        if len(found) > 1:
+            ui.heading(f"Method {one.matrix.method}:")
+        if not wishes.summary:
+            latencies.show(one.topology, one.matrix)
+            ui.lines("")
+        figures = latencies.figures(one.topology, one.matrix)
+        # Nobody knows how a saved one was measured.
+        ui.pairs(line for line in figures if line[0] != "Verdict" or not wishes.from_file)
+        if wishes.verbose and one.outcomes:
+            ui.heading("Pairs as measured:")
+            ui.table(PAIRS, [_pair_row(outcome) for outcome in one.outcomes])
 
 
 def _pair_row(progress: "Progress") -> ui.Row:
@@ -162,3 +242,34 @@ def _pair_row(progress: "Progress") -> ui.Row:
         len(outcome.batches),
         outcome.verdict,
     )
+
+
+def _write_files(found: "Measured", wishes: Wishes) -> None:
+    """The pictures and files asked for. UsageError where one cannot be written."""
+    from proxmox_cpu_affinity.formats import hwloc_xml
+    from proxmox_cpu_affinity.render.heatmap import heatmap_svg
+
+    wanted = (("--svg", wishes.svg, heatmap_svg), ("--hwloc", wishes.hwloc, hwloc_xml.to_text))
+    for option, path, made in wanted:
+        if path is None:
+            continue
+        try:
+            path.write_text(made(found.topology, found.matrix), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{option} {path}: {error.strerror}") from None
+        ui.talk(f"written to {path}")
+
+
+def _talk_of(found: "list[Measured]") -> None:
+    """What was odd, and what to do about it."""
+    from proxmox_cpu_affinity.render.trust import to_do
+
+    said = dict.fromkeys(condition for one in found for condition in one.matrix.conditions)
+    for condition in said:
+        ui.talk(condition)
+    for one in found:
+        again = "measure again when the host is quiet"
+        advice = to_do(one.matrix.verdict, one.matrix.conditions, again=again)
+        if advice:
+            ui.talk(f"Hint: {advice}")
+            return

@@ -24,6 +24,7 @@ from proxmox_cpu_affinity.model.errors import (
     ServiceDownError,
     SettingError,
 )
+from proxmox_cpu_affinity.render.trust import to_do
 from proxmox_cpu_affinity.service.paths import SETTINGS, Paths
 
 _TCP_PATIENCE = 5.0  # seconds
@@ -122,12 +123,15 @@ def check_matrix(patient: Patient) -> Result:
     matrix = patient.status.matrix
     if matrix.measuring:
         return ok(f"being measured: {matrix.pairs_done} of {matrix.pairs_all} pairs")
+    again = f"it is measured again by itself; at once: {patient.remedies.restart}"
+    advice = to_do(matrix.verdict, matrix.conditions, again=again)
     if matrix.verdict == "trusted":
-        return ok(f"measured and trusted, {100 * matrix.measured_share:.0f} % of the pairs")
+        text = f"measured and trusted, {100 * matrix.measured_share:.0f} % of the pairs"
+        return warning("; ".join((text, *matrix.conditions)), advice) if advice else ok(text)
     if matrix.verdict == "unstable":
         why = "; ".join(matrix.conditions) or "the host was busy"
         text = f"unstable, so the prediction from the topology is used ({why})"
-        return warning(text, f"when the host is quiet: {patient.remedies.restart}")
+        return warning(text, advice)
     return warning(matrix_words(matrix), f"see {patient.remedies.log} for why")
 
 
