@@ -24,6 +24,7 @@ from tests.e2e.shape import Shape
 
 BOOT_LIMIT = 240  # seconds
 ANSWER_LIMIT = 20  # seconds beyond a command's own limit
+PLUGGABLE = ("bookworm",)  # suites whose guest can be given a CPU, see Guest.add_cpu
 TIMED_OUT = 124  # timeout(1)
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ PACKAGES = (
     *("python3", "python3-aiohttp", "python3-click", "python3-rich", "python3-dbus-fast"),
     *("python3-prometheus-client", "python3-numpy"),
 )
+NESTED = ("qemu-system-x86",)  # for guests in the guest: 250 MB more
 FILES = {
     "etc/hostname": "e2e\n",
     "etc/hosts": "127.0.0.1 localhost e2e\n",
@@ -69,25 +70,28 @@ def cache_folder() -> Path:
     return Path(base) / "proxmox-cpu-affinity-e2e"
 
 
-def cached(suite: str) -> Image | None:
+def cached(suite: str, *, nested: bool = False) -> Image | None:
     """The image as it is now described, if it was built before."""
-    found = _named(suite)
+    found = _named(suite, nested=nested)
     return found if found.disk.exists() else None
 
 
-def image(suite: str) -> Image:
-    """The image of a Debian release; root builds it if need be. ImageError."""
-    found = cached(suite)
+def image(suite: str, *, nested: bool = False) -> Image:
+    """The image of a Debian release, with QEMU in it if `nested`; root builds it if need be.
+    ImageError."""
+    found = cached(suite, nested=nested)
     if found is None:
         cache_folder().mkdir(parents=True, exist_ok=True)
         with _alone(suite):
-            found = cached(suite) or _build(_named(suite))
+            again = cached(suite, nested=nested)
+            found = again or _build(_named(suite, nested=nested), NESTED if nested else ())
     return found
 
 
-def _named(suite: str) -> Image:
+def _named(suite: str, *, nested: bool) -> Image:
     recipe = Path(__file__).read_bytes() + (HERE / "agent").read_bytes()
-    stem = f"{suite}-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    variant = f"{suite}-nested" if nested else suite
+    stem = f"{variant}-{hashlib.sha256(recipe).hexdigest()[:12]}"
     folder = cache_folder()
     return Image(
         suite, folder / f"{stem}.disk", folder / f"{stem}.kernel", folder / f"{stem}.initrd"
@@ -101,13 +105,13 @@ def _alone(suite: str) -> Iterator[None]:
         yield
 
 
-def _build(wanted: Image) -> Image:
+def _build(wanted: Image, more: Sequence[str]) -> Image:
     with tempfile.TemporaryDirectory(prefix="build-", dir=cache_folder()) as folder:
         work = Path(folder)
         root = work / "root"
         _lay_out(work / "files")
         try:
-            _bootstrap(wanted.suite, root, work / "files")
+            _bootstrap(wanted.suite, root, work / "files", more)
             for target, pattern in ((wanted.kernel, "vmlinuz-*"), (wanted.initrd, "initrd.img-*")):
                 shutil.copyfile(max((root / "boot").glob(pattern)), target)
             disk = work / "disk"
@@ -140,7 +144,7 @@ def _lay_out(folder: Path) -> None:
         path.chmod(0o755 if "/sbin/" in name else 0o644)
 
 
-def _bootstrap(suite: str, root: Path, files: Path) -> None:
+def _bootstrap(suite: str, root: Path, files: Path, more: Sequence[str]) -> None:
     """Fill `root`. Our files come before the kernel, whose installation makes the initrd."""
     finish = f"systemctl enable e2e-agent; systemctl mask {' '.join(MASKED)}"
     subprocess.run(
@@ -151,7 +155,7 @@ def _bootstrap(suite: str, root: Path, files: Path) -> None:
             "--aptopt=APT::Install-Recommends false",
             "--aptopt=Acquire::Languages none",
             *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")),
-            f"--include={','.join(PACKAGES)}",
+            f"--include={','.join((*PACKAGES, *more))}",
             f'--essential-hook=cp -rT "{files}" "$1"',
             f"--customize-hook=chroot \"$1\" sh -ec '{finish}'",
             *(suite, os.fspath(root), *_sources(suite)),
@@ -187,6 +191,7 @@ def _sources(suite: str) -> list[str]:
 
 def _forget_all_but(fresh: Image) -> None:
     kept = {fresh.disk, fresh.kernel, fresh.initrd}
-    for path in cache_folder().glob(f"{fresh.suite}-*"):
+    variant = fresh.disk.name.rpartition("-")[0]
+    for path in cache_folder().glob(f"{variant}-[0-9a-f]*.*"):
         if path not in kept:
             path.unlink()

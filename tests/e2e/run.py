@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.e2e import image
-from tests.e2e.guest import Guest, GuestError, booted, emulated
+from tests.e2e.guest import PLUGGABLE, Guest, GuestError, booted, emulated
 from tests.e2e.report import Report, Result, say, table
 from tests.e2e.shape import Shape
 from tests.e2e.stage import CHECKOUT, TESTS, StageError, make_stage
@@ -81,17 +81,20 @@ class Wanted:
     word: str
     full: bool
     capture: bool
+    limit: int  # seconds
 
 
 def run_suite(suite: str, wanted: Wanted) -> Sequence[Result]:
     """Boot one guest and run the checks in it. GuestError, ImageError, StageError."""
     began = time.monotonic()
-    disk = image.image(suite)
+    disk = image.image(suite, nested=wanted.full)
+    pluggable = suite in PLUGGABLE
     say(f"{suite}: image after {time.monotonic() - began:.0f} s")
     with tempfile.TemporaryDirectory(prefix="e2e-stage-") as folder:
-        stage = make_stage(Path(folder), emulated=emulated())
+        stage = make_stage(Path(folder), emulated=emulated(), pluggable=pluggable)
         written = written_checks(stage, full=wanted.full)
-        with booted(disk, wanted.shape) as guest:
+        plugged = wanted.shape.cpus - pluggable
+        with booted(disk, wanted.shape, plugged=plugged) as guest:
             how = f"{wanted.shape.cpus} CPUs, {'emulated' if emulated() else 'with KVM'}"
             say(f"{suite}: up after {time.monotonic() - began:.0f} s, {how}")
             report = Report(suite, guest.act)
@@ -101,8 +104,8 @@ def run_suite(suite: str, wanted: Wanted) -> Sequence[Result]:
                 keep_snapshot(guest)
             script = f"cd /{TESTS} && E2E_FULL={'1' if wanted.full else ''} "
             script += f"python3 -m tests.e2e.in_guest.runner {wanted.shape} "
-            limit = 10 * LIMIT if wanted.full else LIMIT
-            answer = guest.run(script + shlex.quote(wanted.word), limit=limit, on_line=report.hear)
+            script += shlex.quote(wanted.word)
+            answer = guest.run(script, limit=wanted.limit, on_line=report.hear)
     if answer.status != 0:
         report.fail(f"the runner in the guest ended with {answer.status}")
     least = max(1, report.expected) if wanted.word else written
@@ -148,7 +151,7 @@ def skipped(suites: Sequence[str], remedy: str) -> int:
 def main(words: Sequence[str]) -> int:
     given = arguments(words)
     suites = image.SUITES if given.suite == "both" else (given.suite,)
-    root, building = os.geteuid() == 0, not all(map(image.cached, suites))
+    root, building = os.geteuid() == 0, not all(image.cached(s, nested=given.full) for s in suites)
     lacking = missing(building=building)
     if lacking and IN_CI and root:
         install(lacking)
@@ -161,7 +164,7 @@ def main(words: Sequence[str]) -> int:
     signal.signal(signal.SIGALRM, ended_early)
     signal.signal(signal.SIGTERM, ended_early)
     limit = given.limit or (10 * LIMIT if given.full else LIMIT)
-    wanted = Wanted(given.shape, given.word, full=given.full, capture=given.capture)
+    wanted = Wanted(given.shape, given.word, full=given.full, capture=given.capture, limit=limit)
     results: list[Result] = []
     for suite in suites:
         signal.alarm(limit)

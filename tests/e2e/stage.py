@@ -38,8 +38,9 @@ class StageError(Exception):
     """The tree could not be made; the text is for the person at the keyboard."""
 
 
-def make_stage(folder: Path, *, emulated: bool) -> Path:
-    """The tree in `folder`. StageError."""
+def make_stage(folder: Path, *, emulated: bool, pluggable: bool) -> Path:
+    """The tree in `folder`, for guests that are `emulated`, and that can be given CPUs or not.
+    StageError."""
     copy, stage = folder / "checkout", folder / "stage"
     for name in ("src", "hook", "scripts"):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -48,6 +49,8 @@ def make_stage(folder: Path, *, emulated: bool) -> Path:
     flags = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-static")
     _run("cc", *flags, "-o", str(stage / "usr/bin/kvm"), str(HERE / "in_guest/kvm.c"))
     _lay_tests(stage)
+    if not pluggable:
+        (stage / TESTS / "tests/e2e/in_guest/arrival_checks.py").unlink()
     if emulated:
         for name, (pattern, slower) in SLOWER.items():
             _replace(stage / name, pattern, slower)

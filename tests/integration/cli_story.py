@@ -114,6 +114,8 @@ class Story:
         text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", "TIME", text)
         text = re.sub(r"\b\d+ MiB on node", "SIZE MiB on node", text)
         text = re.sub(r"\bup \d+ .*", "up UPTIME", text)
+        text = re.sub(r"(?<=% of a vCPU's time; ).*", "SCORES", text)
+        text = re.sub(r"\b\d+\.\d % of a vCPU", "SCORE % of a vCPU", text)
         text = re.sub(r"(?<!-)\bport \d+", "port PORT", text)
         # Columns are as wide as their widest cell; those of process numbers become that of PID.
         text = re.sub(r"\b([PT]ID) {2,}", r"\1  ", text)
@@ -133,9 +135,12 @@ class Story:
         if key in ("pid", "tid"):
             assert str(value) in self.pids or value is None, value
             return value if value is None else "PID" if isinstance(value, str) else 0
-        if key == "uptime_s":
+        if key in ("uptime_s", *SCORES):
             return 0.0
         return self._normal(value) if isinstance(value, str) else value
+
+
+SCORES = ("slowdown", "bound", "gap", "no_pinning", "round_robin")
 
 
 def run(root: Path, *words: str) -> tuple[int, str, str]:

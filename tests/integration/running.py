@@ -51,7 +51,9 @@ class Running:
         self.flags = flags
         folder = node.path("/etc/default")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "proxmox-cpu-affinity").write_text(settings)
+        # Machines of few CPUs have guests share, and what is asked here is who got which CPU.
+        width = "" if "PCA_WIDTH" in settings else "PCA_WIDTH=exact\n"
+        (folder / "proxmox-cpu-affinity").write_text(settings + width)
         self.output = node.path("/var/log/service.out")
         self.start()
 

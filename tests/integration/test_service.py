@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.sim.node import Node
 from tests.integration.running import Running, add_guest, masks
 
@@ -44,6 +45,23 @@ def test_guests_do_not_share_while_a_cpu_is_free(sim_node: Node) -> None:
             add_guest(sim_node, vmid)
             sim_node.do("start", vmid)
         assert single_cpu(sim_node, 100) != single_cpu(sim_node, 101)
+
+
+@needs_two_cpus
+def test_guests_float_in_their_cache_group_while_vcpus_share_cpus(sim_node: Node) -> None:
+    with Running(sim_node, settings="PCA_WIDTH=auto\n") as service:
+        vmids = range(100, 101 + len(CPUS))
+        for vmid in vmids:
+            add_guest(sim_node, vmid)
+            sim_node.do("start", vmid)
+        for vmid in vmids:
+            guest = service.guest(vmid)
+            held = set().union(*masks(sim_node, vmid).values())
+            assert CpuSet.parse(str(guest["applied"])) == CpuSet.of(held)
+            assert len(CpuSet.parse(str(guest["cpus"]))) == 1
+        floating = [v for v in vmids if len(set().union(*masks(sim_node, v).values())) > 1]
+        assert len(floating) >= 2
+        assert "vCPUs share CPUs there" in service.log
 
 
 @needs_two_cpus

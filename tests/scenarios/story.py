@@ -91,6 +91,7 @@ class Story:
             wanted.reserved,
             wanted.dedicated_fallback,
             wanted.width,
+            wanted.rebalance,
         )
         return compile_host(self.topology, predicted(self.topology), rules)
 

@@ -120,11 +120,26 @@ def test_turn_stays_where_nothing_was_chosen() -> None:
 # -- neighbours ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("vcpus", [1, 2, 3, 4])
+@pytest.mark.parametrize("vcpus", [3, 4])
 def test_guest_fits_the_one_cache_group_that_is_free(vcpus: int) -> None:
     host = host_of("2x2x4x1")
     home = decide(host, vcpus, holding(1, "0-3"), holding(2, "8-13")).placement.home
     assert home <= host.topology.cache_groups[1]
+
+
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_small_guest_fills_a_group_up_and_leaves_the_free_one_to_larger_ones(vcpus: int) -> None:
+    host = host_of("2x2x4x1")
+    home = decide(host, vcpus, holding(1, "0-3"), holding(2, "8-13")).placement.home
+    assert home <= CpuSet.parse("14-15")
+
+
+def test_groups_are_used_in_turn_while_the_host_will_be_half_empty() -> None:
+    host = host_of("1x4x4x1")
+    spread = filled(host, [1] * 4, configured=7)
+    together = filled(host, [1] * 4, configured=8)
+    assert [groups_of(host, home) for home in spread] == [(0,), (1,), (2,), (3,)]
+    assert [groups_of(host, home) for home in together] == [(0,)] * 4
 
 
 def test_guest_larger_than_a_group_takes_two_of_one_package() -> None:

@@ -303,7 +303,7 @@ def _case(random: Random) -> tuple[Host, Occupancy, int]:
     return host, Occupancy(held, configured), random.randrange(1, len(host.usable))
 
 
-def test_within_two_percent_of_the_optimum_on_small_hosts() -> None:
+def test_within_one_percent_of_the_optimum_on_small_hosts() -> None:
     """On average over many cases; none may be worse than by one neighbour on a core."""
     random = Random(2026)
     found = best = 0.0
@@ -316,8 +316,8 @@ def test_within_two_percent_of_the_optimum_on_small_hosts() -> None:
         assert least - 1e-9 <= ours < least + 0.7
         found, best, cases = found + ours, best + least, cases + 1
         optimal += ours < least + 1e-9
-    assert found <= 1.02 * best
-    assert optimal >= 0.95 * cases
+    assert found <= 1.01 * best
+    assert optimal >= 0.97 * cases
 
 
 # -- round-robin -----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from proxmox_cpu_affinity.formats.settings import (
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SettingError
 from proxmox_cpu_affinity.model.guest import Manage
-from proxmox_cpu_affinity.model.placement import Fallback, Strategy, Weights, Width
+from proxmox_cpu_affinity.model.placement import Fallback, Rebalance, Strategy, Weights, Width
 
 FILE = "/etc/default/proxmox-cpu-affinity"
 SHIPPED = Path(__file__).parents[2] / "scripts" / "proxmox-cpu-affinity.default"
@@ -41,6 +41,7 @@ KNOWN: tuple[tuple[str, str, str, object, tuple[str, ...]], ...] = (
     ("PCA_DEDICATED_FALLBACK", "shared", "dedicated_fallback", Fallback.SHARED, ("", "none")),
     ("PCA_MOVE_MEMORY", "on", "move_memory", True, ("", "true", "ON", "1")),
     ("PCA_WIDTH", "domain", "width", Width.DOMAIN, ("", "wide")),
+    ("PCA_REBALANCE", "on", "rebalance", Rebalance.ON, ("", "yes")),
     ("PCA_ROUNDS", "3", "rounds", 3, ("0", "-1", "1.5", "10001", "many", "٣")),
     ("PCA_ITERATIONS", "5000", "iterations", 5000, ("0", "10000001", "1e4", "0x10")),
     ("PCA_CPU_HOTPLUG_WATCHDOG", "f", "hotplug_watchdog", False, ("", "no", "off", "fALSE", "2")),
@@ -65,10 +66,7 @@ DEAD = tuple(
     for way in ("SOCKET", "WEBHOOK")
     for what in ("RETRY", "SLEEP", "TIMEOUT", "PING_ON_PRESTART")
 )
-COMING = (
-    "PCA_WIDEN",
-    "PCA_REBALANCE",
-)
+COMING = ("PCA_WIDEN",)
 BAD = [(name, bad) for name, _, _, _, values in KNOWN for bad in values]
 BAD += [(name, bad) for name, _ in WEIGHTS for bad in BAD_WEIGHTS]
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Rules, Turn, compile_host
 from proxmox_cpu_affinity.engine.place import place
+from proxmox_cpu_affinity.engine.rebalance import rebalanced
 from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.formats.machine import machine
 from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError
@@ -88,12 +89,14 @@ def _start(talk: Talk, message: Mapping[str, object]) -> tuple[Talk, Answer]:
 
 
 def _stop(talk: Talk, message: Mapping[str, object]) -> tuple[Talk, Answer]:
-    _host(talk)
-    vmid = _vmid(message)
+    host, vmid = _host(talk), _vmid(message)
     if vmid not in talk.placements:
         raise BadRequestError(f"VM {vmid} is not running")
     left = {other: placed for other, placed in talk.placements.items() if other != vmid}
-    return replace(talk, placements=left), {"moves": {}}
+    talk = replace(talk, placements=left)
+    moved = {move.after.vmid: move.after for move in rebalanced(host, _occupancy(talk))}
+    talk = replace(talk, placements={**left, **moved})
+    return talk, {"moves": {str(other): _cpus(placed) for other, placed in moved.items()}}
 
 
 def _host(talk: Talk) -> Host:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proxmox_cpu_affinity.engine.facts import TURN_BITS, Bools, Host, Ints
-from proxmox_cpu_affinity.engine.occupancy import Load
-from proxmox_cpu_affinity.engine.price import Prices, group_load
+from proxmox_cpu_affinity.engine.price import Prices
 from proxmox_cpu_affinity.engine.trace import Terms
 from proxmox_cpu_affinity.model.ids import Cpu
 
@@ -49,7 +48,6 @@ class Grown:
 
 def board(
     host: Host,
-    load: Load,
     prices: Prices,
     *,
     vcpus: int,
@@ -60,8 +58,7 @@ def board(
     count = len(host.cpus)
     rank = np.empty(count, dtype=np.int64)
     rank[np.roll(host.sequence, -_next(host, last_start))] = np.arange(count)
-    loads = np.rint(host.charges.spread * group_load(host, load)).astype(np.int64)
-    return Board(host, prices, vcpus, may_use, rank, max(1, vcpus - 1) * loads)
+    return Board(host, prices, vcpus, may_use, rank, max(1, vcpus - 1) * prices.groups)
 
 
 def _next(host: Host, last_start: Cpu | None) -> int:
@@ -201,5 +198,5 @@ def terms(here: Board, members: Sequence[int]) -> Terms:
         smt=unit * (float(prices.smt[inside].sum()) + own),
         latency=unit * latency,
         kind=unit * float(prices.kind[inside].sum()),
-        spread=unit * float(spread),
+        spread=unit * (float(spread) + float(prices.room[inside].sum())),
     )

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Cpu, Vmid
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, restricted
-from proxmox_cpu_affinity.model.placement import Fallback, Placement, Strategy, Weights, Width
+from proxmox_cpu_affinity.model.placement import (
+    Fallback,
+    Placement,
+    Rebalance,
+    Strategy,
+    Weights,
+    Width,
+)
 from proxmox_cpu_affinity.model.topology import CoreKind, Topology
 
 Floats = NDArray[np.float64]
@@ -22,7 +29,17 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 SPREAD = 0.002  # price of a vCPU of load in a used cache group
+ROOM = 0.05  # share of what leaving a cache group costs that its free CPUs are worth
 TURN_BITS = 13  # below a price: whose turn it is among equals (Linux: at most 8192 CPUs)
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What a move of a running guest must gain, per vCPU of it: shares of one vCPU's time."""
+
+    move: float = 0.02  # caches grow cold
+    across_nodes: float = 0.10  # beyond that, to CPUs of a node on which it had none: memory stays
+    moves: int = 2  # at most, after an event
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +51,8 @@ class Rules:
     reserved: CpuSet = EMPTY
     dedicated_fallback: Fallback = Fallback.REFUSE
     width: Width = Width.EXACT
+    rebalance: Rebalance = Rebalance.OFF
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +67,7 @@ class Charges:
     farthest: int  # the largest latency of a pair
     ecore: int
     spread: int
+    room: int  # a vCPU less in a cache group than in the fullest
 
     def of(self, share: float) -> int:
         """A share of a vCPU's time in units."""
@@ -126,8 +146,9 @@ def compile_host(
     places = [topology.place(cpu) for cpu in cpus]
     nanos = np.array(covered.ns, dtype=np.float64).reshape(count, count)
     siblings = _siblings(topology, cpus)
-    charges = charges_of(rules.weights, float(nanos.max(initial=0.0)), count)
     group = np.array([p.llc for p in places], dtype=np.int64)
+    farthest, leaving = float(nanos.max(initial=0.0)), _leaving(nanos, group)
+    charges = charges_of(rules.weights, count, farthest=farthest, leaving=leaving)
     _, node = np.unique([p.node for p in places], return_inverse=True)
     index = np.full(max(cpus, default=-1) + 1, count, dtype=np.int64)
     index[list(cpus)] = np.arange(count)
@@ -153,8 +174,20 @@ def compile_host(
     )
 
 
-def charges_of(weights: Weights, farthest: float, cpus: int) -> Charges:
-    """The weights in units; `farthest` is the largest latency in ns.
+def _leaving(nanos: Floats, group: Ints) -> float:
+    """What a pair is farther apart in two cache groups than in one, in ns, per CPU of a group."""
+    inside = group[:, None] == group[None, :]
+    apart = ~inside
+    inside &= ~np.eye(len(group), dtype=np.bool_)
+    if not apart.any():
+        return 0.0
+    near = float(nanos[inside].mean()) if inside.any() else 0.0
+    groups = len(np.unique(group))
+    return max(0.0, float(nanos[apart].mean()) - near) * groups / len(group)
+
+
+def charges_of(weights: Weights, cpus: int, *, farthest: float, leaving: float) -> Charges:
+    """The weights in units; `farthest` is the largest latency in ns, `leaving` as above.
 
     The unit is the smallest power of two with which no sum can overflow: a guest's cost has up to
     CPUs squared terms, each times the CPUs, each of at most 1024 times the largest price.
@@ -171,6 +204,7 @@ def charges_of(weights: Weights, farthest: float, cpus: int) -> Charges:
         farthest=round(2 * weights.lat_ns * farthest / unit),
         ecore=round(weights.ecore / unit),
         spread=round(SPREAD / unit),
+        room=round(ROOM * 2 * weights.lat_ns * leaving / unit),
     )
 
 

@@ -1,12 +1,12 @@
 """How loaded each CPU is, derived from the placements that stand."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 
-from proxmox_cpu_affinity.engine.facts import Bools, Floats, Host, Occupancy
+from proxmox_cpu_affinity.engine.facts import Bools, Floats, Host, Ints, Occupancy
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.placement import Placement
 
@@ -16,9 +16,15 @@ class Load:
     """vCPUs on each CPU (index as in Host), and the CPUs that belong to one guest alone."""
 
     vcpus: Floats
-    held: Bools  # by some guest; load from outside holds nothing
+    held: Bools  # by some guest, whoever was taken away since; load from outside holds nothing
     exclusive: Bools  # a dedicated guest's, with their siblings
     used: int  # vCPUs of all placements
+
+    def without(self, members: Ints) -> "Load":
+        """As if a guest with one vCPU on each of these CPUs, and not a dedicated one, were gone."""
+        vcpus = self.vcpus.copy()
+        vcpus[members] -= 1.0
+        return replace(self, vcpus=vcpus, used=self.used - len(members))
 
 
 def load_of(host: Host, occupancy: Occupancy) -> Load:

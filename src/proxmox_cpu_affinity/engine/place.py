@@ -79,9 +79,9 @@ def _balanced(host: Host, others: Occupancy, turn: Turn, request: Request) -> tu
     here = board(host, load, others.configured_vcpus, turn, request, admitted)
     sets = candidates.grown(here)
     assert sets is not None  # there are more CPUs than vCPUs
-    ranked = _ranked(here, sets)
-    cheapest, costs = ranked[0]
-    shown = tuple(_candidate(here, members) for members, _ in ranked[:SHOWN])
+    by_cost = ranked(here, sets)
+    cheapest, costs = by_cost[0]
+    shown = tuple(_candidate(here, members) for members, _ in by_cost[:SHOWN])
     kept = _kept(here, load, request, cheapest, costs)
     if kept is not None:
         placed = placement_of(
@@ -110,7 +110,6 @@ def board(
     )
     return candidates.board(
         host,
-        load,
         priced,
         vcpus=request.vcpus,
         may_use=admitted.may_use,
@@ -118,10 +117,10 @@ def board(
     )
 
 
-def _ranked(here: candidates.Board, sets: candidates.Grown) -> list[tuple[Ints, int]]:
+def ranked(here: candidates.Board, sets: candidates.Grown) -> list[tuple[Ints, int]]:
     """Each set once, cheapest first; the best of them polished. Equal ones as they were found."""
-    by_cost = np.argsort(sets.costs, kind="stable")
-    found = _distinct([(sets.members[i], int(sets.costs[i])) for i in by_cost])
+    order = np.argsort(sets.costs, kind="stable")
+    found = _distinct([(sets.members[i], int(sets.costs[i])) for i in order])
     best = [candidates.polished(here, members) for members, _ in found[:POLISHED]]
     return _distinct(sorted([*best, *found], key=lambda pair: pair[1]))
 

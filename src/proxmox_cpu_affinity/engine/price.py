@@ -20,6 +20,8 @@ class Prices:
     contention: Annotated[Ints, "n: other vCPUs on the CPU"]
     smt: Annotated[Ints, "n: other vCPUs on its siblings, and those still to come"]
     kind: Annotated[Ints, "n: cores of the kind that is not wanted"]
+    room: Annotated[Ints, "n: free CPUs of the cache group that others could use together"]
+    groups: Annotated[Ints, "groups: load of the cache group, where guests are to be spread"]
     cpu: Annotated[Ints, "n: the sum"]
     own: Annotated[Ints, "n x (threads - 1): own vCPUs on the CPU and on that sibling"]
 
@@ -49,8 +51,22 @@ def prices(
     step = charges.thread if policy is Policy.DEDICATED else charges.smt_cross
     to_come = max(configured, load.used + vcpus) - load.used
     opening, own = _half_cores(host, load, may_use, step=step, to_come=to_come)
-    contention = _whole(_stacking(host, load, smt) * load.vcpus)
-    return Prices(contention, smt + opening, kind, contention + smt + opening + kind, own)
+    groups = _whole(group_load(host, load))
+    # Idle groups are used in turn while the host will be half empty, else the fullest ones first.
+    together = 2 * (load.used + to_come) >= int(host.is_usable.sum())
+    room = charges.room * together * (groups.max(initial=0) - groups)[host.group]
+    groups *= charges.spread * (not together)
+    contention = _whole(_stacking(host, load, smt + room) * load.vcpus)
+    smt += opening
+    return Prices(
+        contention=contention,
+        smt=smt,
+        kind=kind,
+        room=room,
+        groups=groups,
+        cpu=contention + smt + kind + room,
+        own=own,
+    )
 
 
 def _whole(amounts: Floats) -> Ints:
@@ -58,7 +74,7 @@ def _whole(amounts: Floats) -> Ints:
     return np.rint(amounts).astype(np.int64)
 
 
-def _stacking(host: Host, load: Load, smt: Ints) -> int:
+def _stacking(host: Host, load: Load, other: Ints) -> int:
     """Price of a vCPU that is on the CPU already: above all else that two CPUs can differ by.
 
     So no CPU is shared while a less loaded one is left, however far away, slow or beside whom.
@@ -66,7 +82,7 @@ def _stacking(host: Host, load: Load, smt: Ints) -> int:
     charges = host.charges
     threads = host.siblings.shape[1]
     differ = (
-        (int(smt.max()) - int(smt.min()) if len(smt) else 0)
+        (int(other.max()) - int(other.min()) if len(other) else 0)
         + charges.farthest
         + (charges.smt_own + charges.smt_cross) * threads
         + 2 * charges.smt_cross * bool(threads)

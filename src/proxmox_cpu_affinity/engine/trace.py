@@ -17,7 +17,7 @@ class Terms:
     smt: float = 0.0  # other guests on the siblings, now or to be expected; own vCPUs there
     latency: float = 0.0
     kind: float = 0.0  # efficiency cores
-    spread: float = 0.0  # load of the cache groups used: settles near-ties
+    spread: float = 0.0  # load of the cache groups used, or free CPUs there: settles near-ties
 
     @property
     def total(self) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SettingError, SyntaxFault
 from proxmox_cpu_affinity.model.guest import Manage
-from proxmox_cpu_affinity.model.placement import Fallback, Strategy, Weights, Width
+from proxmox_cpu_affinity.model.placement import Fallback, Rebalance, Strategy, Weights, Width
 
 
 class LogLevel(StrEnum):
@@ -35,6 +35,7 @@ class Settings:
     strategy: Strategy = Strategy.BALANCED
     reserved: CpuSet = EMPTY
     width: Width = Width.AUTO
+    rebalance: Rebalance = Rebalance.ADVISE
     dedicated_fallback: Fallback = Fallback.REFUSE
     move_memory: bool = False
     weights: Weights = field(default_factory=Weights)
@@ -119,6 +120,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PCA_STRATEGY", "strategy", Strategy, "balanced or round-robin"),
     Setting("PCA_RESERVED_CPUS", "reserved", CpuSet.parse, "a CPU list such as 0-3,8, or empty"),
     Setting("PCA_WIDTH", "width", Width, "exact, domain or auto"),
+    Setting("PCA_REBALANCE", "rebalance", Rebalance, "off, advise or on"),
     Setting("PCA_DEDICATED_FALLBACK", "dedicated_fallback", Fallback, "refuse or shared"),
     Setting("PCA_MOVE_MEMORY", "move_memory", _switch, "on or off"),
     Setting("PCA_WEIGHT_THREAD", "weights.thread", _share, _WEIGHT),
@@ -158,10 +160,7 @@ DEAD = (
 )
 """Settings of the Go project that have nothing to set here: the hook has one fixed budget."""
 
-COMING = (
-    "PCA_WIDEN",
-    "PCA_REBALANCE",
-)
+COMING = ("PCA_WIDEN",)
 """Names that later versions will act on; saying so is better than calling them unknown."""
 
 _LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")

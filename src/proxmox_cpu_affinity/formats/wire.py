@@ -49,6 +49,18 @@ class MatrixState:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreView:
+    """What placed guests lose to one another and to distance, as shares of the average vCPU's
+    time (0.05 = 5 %): as placed, at best, without any pinning, and by round robin."""
+
+    slowdown: float
+    bound: float
+    gap: float
+    no_pinning: float
+    round_robin: float
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     version: str
     uptime_s: float
@@ -69,6 +81,7 @@ class Status:
     matrix: MatrixState
     warnings: list[str]
     confinement_reason: str = ""  # why it is not by their scopes
+    score: ScoreView | None = None  # None: no guest is placed
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,14 @@ class Width(StrEnum):
     AUTO = "auto"  # its own, and a cache group as long as vCPUs share CPUs in it
 
 
+class Rebalance(StrEnum):
+    """PCA_REBALANCE: what happens when moving a guest would pay."""
+
+    OFF = "off"
+    ADVISE = "advise"  # it is said
+    ON = "on"  # it is done
+
+
 class Held(StrEnum):
     """From when on a guest's run was held on its CPUs."""
 

@@ -6,7 +6,7 @@ from typing import assert_never
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
 from proxmox_cpu_affinity.model.placement import Confined, Outcome, Strategy
-from proxmox_cpu_affinity.reconcile import births, widths
+from proxmox_cpu_affinity.reconcile import births, rebalancing, widths
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
@@ -44,6 +44,7 @@ from proxmox_cpu_affinity.reconcile.telling import told_confined, told_free, tol
 def step(state: State, event: Event) -> Result:
     """The next state, and what is to be done, in this order. O(guests) beside the placing."""
     after, actions = _decided(state, event)
+    after, actions = rebalancing.eased(state, after, actions, event.time)
     after, actions = widths.settled(after, actions, event.time)
     return after, (*actions, *births.in_step(state, after))
 

@@ -92,7 +92,7 @@ def moved(state: State, vmid: Vmid, tracked: Tracked) -> Result:
     after = replace(
         tracked, placement=fresh.placement, decision=fresh.decision, policy=fresh.policy, void=False
     )
-    return _given(state, tracked, after, actions)
+    return given(state, tracked, after, actions)
 
 
 def refitted(state: State, vmid: Vmid, tracked: Tracked) -> Result:
@@ -100,10 +100,10 @@ def refitted(state: State, vmid: Vmid, tracked: Tracked) -> Result:
     request = _request(state, vmid)
     decision = resized(state.host, state.occupancy(), tracked.placement, request)
     after = replace(tracked, placement=decision.placement, decision=decision)
-    return _given(state, tracked, after, (Record(vmid, decision), _told(decision)))
+    return given(state, tracked, after, (Record(vmid, decision), _told(decision)))
 
 
-def _given(state: State, before: Tracked, after: Tracked, actions: tuple[Action, ...]) -> Result:
+def given(state: State, before: Tracked, after: Tracked, actions: tuple[Action, ...]) -> Result:
     """Another placement for a run that goes on: not read back yet."""
     after = replace(after, confined=None)
     state = state.with_tracked(after.placement.vmid, after)

@@ -90,6 +90,7 @@ class Api:
             ),
             warnings=[*service.warnings, *trouble, *host.topology.notes],
             confinement_reason=service.scoping.problem,
+            score=await asyncio.to_thread(views.scored, state),
         )
 
     def _node(self) -> str:

@@ -106,6 +106,7 @@ class HostWatch:
             settings.reserved,
             settings.dedicated_fallback,
             settings.width,
+            settings.rebalance,
         )
         return compile_host(self.topology, matrix, rules, own_cpus())
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from proxmox_cpu_affinity.engine.facts import Occupancy
 from proxmox_cpu_affinity.engine.occupancy import overlapping
 from proxmox_cpu_affinity.engine.plan import Plan
+from proxmox_cpu_affinity.engine.score import score
 from proxmox_cpu_affinity.engine.trace import Candidate, Decision
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.guest import Exclusion, GuestConfig, GuestProcess, Request
@@ -67,6 +68,20 @@ def summary(host: Topology, matrix: LatencyMatrix) -> wire.RankingSummary:
 
 def core_vm_affinity(state: State) -> dict[str, list[int]]:
     return {str(v): list(t.placement.home) for v, t in sorted(state.tracked.items())}
+
+
+def scored(state: State) -> wire.ScoreView | None:
+    """How good the placements are, beside the best that could be and beside doing without."""
+    found = score(state.host, [t.placement for t in state.tracked.values()])
+    if found is None:
+        return None
+    return wire.ScoreView(
+        slowdown=round(found.slowdown, 4),
+        bound=round(found.bound, 4),
+        gap=round(found.gap, 4),
+        no_pinning=round(found.no_pinning, 4),
+        round_robin=round(found.round_robin, 4),
+    )
 
 
 def guest(state: State, config: GuestConfig, process: GuestProcess | None = None) -> wire.GuestView:

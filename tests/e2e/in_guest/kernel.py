@@ -4,10 +4,13 @@ Parsers of the tests' own: nothing here is the program under test.
 """
 
 import os
+import re
 import signal
 import struct
 import time
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 GUESTS = Path("/run/qemu-server")
@@ -101,9 +104,15 @@ def ran_on(vmid: int) -> set[int]:
     """Where the guest's threads have run since they began or `forget_where` was called."""
     record = (GUESTS / f"{vmid}.record").read_bytes()
     everything = 0
-    for (mask,) in struct.iter_unpack("Q", record[8:]):
+    for (mask,) in struct.iter_unpack("Q", record[8:-8]):
         everything |= mask
     return {cpu for cpu in range(64) if everything >> cpu & 1}
+
+
+def rounds(vmid: int) -> int:
+    """How many rounds of its load a guest has done."""
+    (count,) = struct.unpack("Q", (GUESTS / f"{vmid}.record").read_bytes()[-8:])
+    return int(count)
 
 
 def forget_where(vmid: int) -> None:
@@ -111,7 +120,7 @@ def forget_where(vmid: int) -> None:
     with (GUESTS / f"{vmid}.record").open("r+b") as record:
         size = record.seek(0, os.SEEK_END)
         record.seek(8)
-        record.write(bytes(size - 8))
+        record.write(bytes(size - 16))
 
 
 def grow(vmid: int) -> None:
@@ -124,3 +133,35 @@ def grow(vmid: int) -> None:
         assert time.monotonic() < deadline, f"neither thread nor child came: {names}"
         time.sleep(0.1)
         names = " ".join(masks(vmid))
+
+
+@contextmanager
+def container(vmid: int, cpus: set[int]) -> Iterator[Path]:
+    """A container as far as the kernel knows one: a control group with CPUs (pve-container)."""
+    root = Path("/sys/fs/cgroup")
+    (root / "cgroup.subtree_control").write_text("+cpuset")
+    (root / "lxc").mkdir(exist_ok=True)
+    (root / "lxc/cgroup.subtree_control").write_text("+cpuset")
+    group = root / f"lxc/{vmid}"
+    group.mkdir()
+    try:
+        file = group / "cpuset.cpus"
+        file.write_text(",".join(map(str, sorted(cpus))))
+        yield file
+    finally:
+        group.rmdir()
+
+
+def node_cpus(number: int) -> set[int]:
+    """The CPUs of a NUMA node."""
+    return cpus_of(Path(f"/sys/devices/system/node/node{number}/cpulist").read_text())
+
+
+def node_share(vmid: int, number: int) -> float:
+    """What part of a guest's own memory is on a NUMA node: numa_maps, proc_pid_numa_maps(5)."""
+    pages = Counter[str]()
+    for line in Path(f"/proc/{pid(vmid)}/numa_maps").read_text().splitlines():
+        if " anon=" in line:
+            parts = (word.partition("=") for word in line.split() if re.match(r"N\d+=", word))
+            pages.update({name: int(count) for name, _, count in parts})
+    return pages[f"N{number}"] / max(1, pages.total())

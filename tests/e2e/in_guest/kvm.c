@@ -5,7 +5,9 @@
  * child more. For tests only; at most 63 vCPUs and 64 CPUs.
  *
  * The record is an array of 64-bit masks: what the process was allowed when it began, where its
- * main thread has run, where threads and children of later have run, and each vCPU thread.
+ * main thread has run, where threads and children of later have run, and each vCPU thread. The
+ * last word counts the rounds of a load (-load N): vCPU 0 computes and waits for an I/O thread's
+ * answer, while N more I/O threads compute without end.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -24,7 +26,7 @@
 #include <unistd.h>
 
 enum { MAX_VCPUS = 63 };
-enum { BEGAN, MAIN, LATER, FIRST_VCPU, LENGTH = FIRST_VCPU + MAX_VCPUS };
+enum { BEGAN, MAIN, LATER, FIRST_VCPU, ROUNDS = FIRST_VCPU + MAX_VCPUS, LENGTH };
 
 static _Atomic uint64_t *record;
 static const struct timespec pause_time = {.tv_nsec = 100 * 1000 * 1000};
@@ -134,6 +136,73 @@ static void serve(const sigset_t *signals)
 	}
 }
 
+static void compute(int steps)
+{
+	for (volatile int step = 0; step < steps; step++)
+		;
+}
+
+struct wire {
+	int asks[2], answers[2];
+};
+
+static void pass(int from, int to, int steps)
+{
+	char word = 0;
+
+	if (from >= 0 && read(from, &word, 1) != 1)
+		_exit(1);
+	compute(steps);
+	if (write(to, &word, 1) != 1)
+		_exit(1);
+}
+
+static void *answer(void *argument)
+{
+	struct wire *wire = argument;
+
+	for (;;)
+		pass(wire->asks[0], wire->answers[1], 2000);
+	return NULL;
+}
+
+static void *ask(void *argument)
+{
+	struct wire *wire = argument;
+	char word;
+
+	prctl(PR_SET_NAME, "CPU 0/KVM");
+	for (;;) {
+		pass(-1, wire->asks[1], 20000);
+		if (read(wire->answers[0], &word, 1) != 1)
+			_exit(1);
+		record[ROUNDS]++;
+	}
+	return NULL;
+}
+
+static void *burn(void *argument)
+{
+	(void)argument;
+	for (;;)
+		compute(1000000);
+	return NULL;
+}
+
+/* In place of the first vCPU's thread. */
+static void load(int burners)
+{
+	static struct wire wire;
+	pthread_t thread;
+
+	if (pipe(wire.asks) < 0 || pipe(wire.answers) < 0)
+		fail("pipe");
+	pthread_create(&thread, NULL, ask, &wire);
+	pthread_create(&thread, NULL, answer, &wire);
+	while (burners-- > 0)
+		pthread_create(&thread, NULL, burn, NULL);
+}
+
 /* The caller waits until the machine is set up; what goes on is a child of init. */
 static int daemonize(void)
 {
@@ -167,6 +236,17 @@ static void detach(int up)
 	close(up);
 }
 
+/* Memory of the guest, there from now on: so many MiB. */
+static void touch(const char *mib)
+{
+	size_t size = (size_t)atoi(mib) << 20;
+	char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		fail("no memory");
+	memset(memory, 1, size);
+}
+
 static const char *option(char **words, const char *name)
 {
 	for (; *words != NULL; words++)
@@ -187,10 +267,17 @@ int main(int count, char **words)
 		fprintf(stderr, "kvm: needs -pidfile FILE -record FILE, at most %d vCPUs\n", MAX_VCPUS);
 		return 1;
 	}
+	if (option(words, "-fail") != NULL) {
+		sleep(3); /* as QEMU, which finds out after a while */
+		fprintf(stderr, "kvm: as asked\n");
+		return 1;
+	}
 	open_record(path);
 	note(MAIN);
 	if (option(words, "-daemonize") != NULL)
 		up = daemonize();
+	if (option(words, "-touch") != NULL)
+		touch(option(words, "-touch"));
 	write_pidfile(pidfile);
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
@@ -200,7 +287,9 @@ int main(int count, char **words)
 	start_thread("call_rcu", -1);
 	start_thread("IO mon_iothread", -1);
 	start_thread("kvm", -1); /* an I/O thread: its own name would be too long */
-	for (int vcpu = 0; vcpu < vcpus; vcpu++) {
+	if (option(words, "-load") != NULL)
+		load(atoi(option(words, "-load")));
+	for (int vcpu = option(words, "-load") != NULL; vcpu < vcpus; vcpu++) {
 		snprintf(name, sizeof name, "CPU %d/KVM", vcpu);
 		start_thread(name, FIRST_VCPU + vcpu);
 	}

@@ -6,12 +6,16 @@ What is true of a guest is read from the kernel (kernel.py), never asked of the 
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from tests.e2e.in_guest import kernel
 
 FULL = bool(os.environ.get("E2E_FULL"))
 PATIENCE = 90.0  # seconds; nothing is asserted about times, but nothing waits for ever
@@ -44,9 +48,9 @@ def host(action: str, cpu: int) -> None:
     sys.stdout.flush()
 
 
-def wait_for(what: str, condition: Callable[[], bool]) -> None:
+def wait_for(what: str, condition: Callable[[], bool], *, patience: float = PATIENCE) -> None:
     """Until a condition holds."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"it never came true that {what}"
         time.sleep(0.2)
@@ -86,11 +90,55 @@ def stop(vmid: int) -> str:
     return run("guest", "stop", str(vmid))
 
 
+def power_off(vmid: int) -> None:
+    """A guest ends by itself: no hook says so."""
+    os.kill(kernel.pid(vmid), signal.SIGTERM)
+    wait_for(f"guest {vmid} has ended", lambda: not kernel.folder(vmid).exists())
+
+
 def no_guests() -> None:
-    """Stop all guests and forget them."""
+    """End all guests and forget them; the service has noticed."""
+    for file in GUESTS.glob("*.pid"):
+        power_off(int(file.stem))
     for config in PVE.glob("qemu-server/*.conf"):
-        stop(int(config.stem))
         config.unlink()
+    if unit("ActiveState") == "active":
+        wait_for("the service has noticed", lambda: status()["guests_running"] == 0)
+
+
+def ready() -> None:
+    """The service runs, and no guest does."""
+    service_up()
+    no_guests()
+
+
+def hook(vmid: int, phase: str) -> str:
+    """The hookscript alone, as if a start went no further."""
+    return run(f"/var/lib/vz/snippets/{UNIT}-hook", str(vmid), phase)
+
+
+def start_all(vmids: Iterable[int]) -> dict[int, str]:
+    """Start guests at the same time; what the task log of each would say."""
+    started = {
+        vmid: subprocess.Popen(
+            ["guest", "start", str(vmid)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for vmid in vmids
+    }
+    said = {vmid: process.communicate()[0] for vmid, process in started.items()}
+    for vmid, process in started.items():
+        assert process.returncode == 0, f"guest {vmid} did not start: {said[vmid]}"
+    return said
+
+
+def drop_ins() -> set[int]:
+    """Guests for which a drop-in stands."""
+    files = Path("/run/systemd/system").glob(f"*.scope.d/50-{UNIT}.conf")
+    return {int(file.parent.name.removesuffix(".scope.d")) for file in files}
 
 
 def fresh(vmid: int, *, vcpus: int = 1, keys: Mapping[str, str] | None = None) -> str:
@@ -111,18 +159,32 @@ class Connection(http.client.HTTPConnection):
         self.sock.connect(f"/run/{UNIT}/api.sock")
 
 
-def ask(path: str, method: str = "GET") -> object:
-    """The service's answer."""
+def ask(path: str, body: Mapping[str, object] | None = None) -> object:
+    """The service's answer; with a body it is asked to do something."""
     connection = Connection("localhost")
     try:
-        body = "{}" if method == "POST" else None
-        connection.request(method, f"/api/v1/{path}", body)
+        method, content = ("GET", None) if body is None else ("POST", json.dumps(body).encode())
+        connection.request(method, f"/api/v1/{path}", content)
         answer = connection.getresponse()
-        content = answer.read()
-        assert answer.status == 200, f"{path}: {answer.status} {content!r}"
-        return json.loads(content)
+        said = answer.read()
+        assert answer.status == 200, f"{path}: {answer.status} {said!r}"
+        return json.loads(said)
     finally:
         connection.close()
+
+
+def status() -> dict[str, object]:
+    """What the service says of itself."""
+    answer = ask("status")
+    assert isinstance(answer, dict)
+    return answer
+
+
+def scan() -> None:
+    """Have the service read its settings and all guests again."""
+    read = logged("settings read again")
+    run("systemctl", "reload", UNIT)
+    wait_for("all is read again", lambda: logged("settings read again") > read)
 
 
 def guest(vmid: int) -> dict[str, object]:
@@ -153,6 +215,26 @@ def service_down() -> None:
     run("systemctl", "stop", UNIT)
 
 
+@contextmanager
+def settings(**values: str) -> Iterator[None]:
+    """The service runs with settings of its own, told by SIGHUP; the former ones come back."""
+    file = Path(f"/etc/default/{UNIT}")
+    before = file.read_text()
+
+    file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    try:
+        scan()
+        yield
+    finally:
+        file.write_text(before)
+        scan()
+
+
 def log() -> str:
     """The end of the service's log."""
-    return run("journalctl", "-u", UNIT, "-n", "25", "-o", "cat", "--no-pager", check=False)
+    return run("journalctl", "-u", UNIT, "-n", "40", "-o", "cat", "--no-pager", check=False)
+
+
+def logged(text: str) -> int:
+    """How often the service has said something in this boot."""
+    return run("journalctl", "-u", UNIT, "-o", "cat", "--no-pager", check=False).count(text)

@@ -17,6 +17,21 @@ def check_unit_reaches_active_and_answers() -> None:
     assert node.ask("ping") == {"ping": "pong"}
 
 
+@shows(2)
+def check_it_says_that_scopes_are_confined_and_why_not() -> None:
+    """A bus that was restarted is reached again; guests are held all the same."""
+    node.ready()
+    assert node.status()["confinement"] == "scope", node.status()
+    node.fresh(100)
+    node.run("systemctl", "restart", "dbus")
+    node.wait_for("scopes are reached again", lambda: node.logged("the system bus was lost") > 0)
+    node.scan()
+    node.wait_for("scopes are reached again", lambda: node.status()["confinement"] == "scope")
+    node.fresh(101)
+    assert len(kernel.limit(101) or ()) == 1
+    node.confirmed(100, 101)
+
+
 @shows(1)
 def check_start_without_service_costs_one_line() -> None:
     """And the guest is found and confined once the service runs."""
@@ -33,27 +48,29 @@ def check_start_without_service_costs_one_line() -> None:
 
 @shows(6)
 def check_sigkill_restarts_it_and_costs_no_placement() -> None:
-    node.service_up()
-    node.no_guests()
+    node.ready()
     for vmid in (100, 101):
         node.fresh(vmid, vcpus=2)
     before = {vmid: kernel.masks(vmid) for vmid in (100, 101)}
+    limits = {vmid: kernel.limit(vmid) for vmid in (100, 101)}
+    assert None not in limits.values()
     killed = node.unit("MainPID")
     node.run("systemctl", "kill", "-s", "KILL", node.UNIT)
     node.wait_for(
         "systemd has started it again",
         lambda: node.unit("ActiveState") == "active" and node.unit("MainPID") != killed,
     )
+    assert not node.drop_ins()
     node.confirmed(100, 101)
     assert {vmid: kernel.masks(vmid) for vmid in (100, 101)} == before
+    assert {vmid: kernel.limit(vmid) for vmid in (100, 101)} == limits
     for vmid in (100, 101):
         assert kernel.cpus_of(str(node.guest(vmid)["cpus"])) == kernel.held(vmid)
 
 
 @shows(6)
 def check_stop_ends_it_and_a_lost_state_costs_no_placement() -> None:
-    node.service_up()
-    node.no_guests()
+    node.ready()
     for vmid in (101, 100):  # placed in this order: adopting must not depend on it
         node.fresh(vmid, vcpus=2)
     before = {vmid: kernel.masks(vmid) for vmid in (100, 101)}
@@ -69,13 +86,14 @@ def check_stop_ends_it_and_a_lost_state_costs_no_placement() -> None:
 
 @shows(4)
 def check_release_lets_guests_go() -> None:
-    node.service_up()
-    node.no_guests()
+    node.ready()
     node.fresh(100)
     assert len(kernel.held(100)) == 1
     node.service_down()
     node.run("/usr/sbin/proxmox-cpu-affinity-service", "--release", "--stdout")
     assert kernel.held(100) == kernel.online()
+    assert kernel.limit(100) is None
+    assert not list(Path("/run/systemd/system").glob("*.scope.d"))
 
 
 @shows()

@@ -145,6 +145,7 @@ def described(now: wire.Status) -> list[tuple[str, object]]:
         ("Confined", _confined(now)),
         ("Guests", f"{now.guests_running} placed and running, {now.guests_confined} on their CPUs"),
         ("Shared CPUs", now.overlap or "none"),
+        ("Slowdown", _score_words(now.score)),
         ("Latencies", matrix_words(now.matrix)),
     ]
 
@@ -180,6 +181,15 @@ def duration(seconds: float) -> str:
         if amount or parts:
             parts.append(f"{amount} {unit}")
     return " ".join(parts[:2]) or "0 s"
+
+
+def _score_words(score: wire.ScoreView | None) -> str:
+    """What guests lose to one another and to distance, in per cent of a vCPU's time."""
+    if score is None:
+        return "no guest is placed"
+    shares = (score.slowdown, score.bound, score.no_pinning, score.round_robin)
+    placed, best, free, turn = (f"{100 * share:.1f} %" for share in shares)
+    return f"{placed} of a vCPU's time; at best {best}, without pinning {free}, in turn {turn}"
 
 
 def _confined(now: wire.Status) -> str:

@@ -1,0 +1,97 @@
+"""The score: how much the placements slow down the average vCPU, by the weights, as an estimate.
+
+Also for guests that are not pinned, and for the Go project's rule. Shares of one vCPU's time; a sum
+over pairs of vCPUs, so nothing is counted for what lies in the future (price does that).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from proxmox_cpu_affinity.engine import round_robin
+from proxmox_cpu_affinity.engine.bound import least_contention, lower_bound
+from proxmox_cpu_affinity.engine.facts import Host, Ints, Turn
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.errors import UnplaceableError
+from proxmox_cpu_affinity.model.guest import Request
+from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.model.placement import Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Estimated slowdown of the average vCPU, each as a share of its time (0.05: 5 %)."""
+
+    slowdown: float
+    bound: float  # no placement of these guests can be better
+    no_pinning: float  # a kernel that spreads perfectly, at the host's mean latency
+    round_robin: float  # the Go project's rule, the guests started in the order of their VMIDs
+
+    @property
+    def gap(self) -> float:
+        """How far above the bound; the best there is may be above it, too."""
+        return self.slowdown - self.bound
+
+
+def score(host: Host, placements: Sequence[Placement]) -> Score | None:
+    """The score of what stands, beside its bound and its alternatives. None without guests."""
+    sizes = {p.vmid: len(p.order) for p in placements}
+    vcpus = sum(sizes.values())
+    if not vcpus or not host.usable:
+        return None
+    return Score(
+        slowdown=total(host, [(len(p.order), p.home) for p in placements]) / vcpus,
+        bound=lower_bound(host, tuple(sizes.values())) / vcpus,
+        no_pinning=_unpinned(host, list(sizes.values())) / vcpus,
+        round_robin=total(host, _round_robin(host, sizes)) / vcpus,
+    )
+
+
+def total(host: Host, guests: Iterable[tuple[int, CpuSet]]) -> float:
+    """Cost of guests of so many vCPUs on these CPUs, summed over their vCPUs."""
+    weights = host.rules.weights
+    load = np.zeros(len(host.cpus) + 1)
+    cost = 0.0
+    for vcpus, home in guests:
+        here = host.indexes(home)
+        if not len(here):
+            continue
+        share = vcpus / len(here)
+        load[here] += share
+        own = len(here) * (share * share - share * max(0.0, share - 1))
+        pairs = share * share * np.isin(host.siblings[here], here).sum()
+        cost += weights.lat_ns * vcpus * mean_latency(host, here)
+        cost += (weights.smt_own - weights.smt_cross) * float(pairs) - weights.thread * own
+    cost += weights.thread * float(load @ load)
+    cost += weights.smt_cross * float(load[:-1] @ load[host.siblings].sum(axis=1))
+    return cost + weights.ecore * float(load[:-1][host.efficiency].sum())
+
+
+def mean_latency(host: Host, members: Ints) -> float:
+    """Mean latency in ns between these CPUs; 0 for a single one."""
+    count = len(members)
+    if count < 2 or not host.rules.weights.lat_ns:
+        return 0.0
+    units = float(host.latency[np.ix_(members, members)].sum())
+    nanos = units * host.charges.unit / (2 * host.rules.weights.lat_ns)
+    return nanos / (count * (count - 1))
+
+
+def _unpinned(host: Host, sizes: Sequence[int]) -> float:
+    everywhere = host.indexes(host.usable)
+    latency = host.rules.weights.lat_ns * mean_latency(host, everywhere)
+    several = sum(size for size in sizes if size > 1)
+    return least_contention(host, sum(sizes)) + several * latency
+
+
+def _round_robin(host: Host, sizes: dict[Vmid, int]) -> list[tuple[int, CpuSet]]:
+    """What that rule would select; guests that it refuses are left unpinned."""
+    turn, found = Turn(), []
+    for vmid in sorted(sizes):
+        try:
+            decision, turn = round_robin.place(host, turn, Request(vmid, sizes[vmid]))
+            found.append((sizes[vmid], decision.placement.home))
+        except UnplaceableError:
+            found.append((sizes[vmid], host.usable))
+    return found
