@@ -14,12 +14,13 @@ DESTDIR ?=
 PREFIX := /usr
 LIBEXEC := $(PREFIX)/libexec/proxmox-cpu-affinity
 DIST := $(PREFIX)/lib/python3/dist-packages
+PYTHON := $(or $(wildcard $(BIN)/python),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo test e2e check bench bench-latency goldens hosts showcase install clean
+.PHONY: help setup develop demo check test e2e bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready build/pingpong ## .venv with what the program needs, and the measuring program
 
@@ -46,19 +47,24 @@ check: develop ## format, lint, types, shell scripts, imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy --scripts-are-modules scripts/make-showcase scripts/capture-host
+	$(BIN)/mypy --scripts-are-modules scripts/make-showcase scripts/capture-host \
+		scripts/make-docs scripts/make-sbom
 	$(BIN)/shellcheck hook/proxmox-cpu-affinity-hook scripts/make-venv scripts/dummy-guests .ci/run \
+		scripts/make-deb scripts/debian-root debian/proxmox-cpu-affinity.p* \
 		tests/e2e/agent tests/e2e/in_guest/guest
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
 test: check ## check, then unit, scenario and integration tests
 	$(BIN)/python tests/run.py
 
-e2e: setup ## the installed project on a booted Debian; SUITE=trixie, bookworm or both
-	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie)
+e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
+	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
 
 bench: develop ## what the hook costs, beside its peers
 	$(BIN)/python bench/hook.py
+
+bench-placement: develop ## how far placements are from the best possible, and how quick
+	$(BIN)/python bench/placement.py
 
 bench-latency: develop ## measuring beside its peers, under load, and projected to 512 CPUs
 	$(BIN)/python bench/latency.py
@@ -88,6 +94,22 @@ install: build/pingpong ## into DESTDIR, on Debian's own python3-* packages, wit
 	install -m 644 scripts/proxmox-cpu-affinity.service $(DESTDIR)$(PREFIX)/lib/systemd/system/proxmox-cpu-affinity.service
 	test -e $(DESTDIR)/etc/default/proxmox-cpu-affinity || \
 		install -m 644 scripts/proxmox-cpu-affinity.default $(DESTDIR)/etc/default/proxmox-cpu-affinity
+	install -D -m 644 scripts/proxmox-cpu-affinity.logrotate $(DESTDIR)/etc/logrotate.d/proxmox-cpu-affinity
+
+build/share/.made: scripts/make-docs debian/changelog scripts/proxmox-cpu-affinity.default $(shell find src -name '*.py')
+	$(PYTHON) scripts/make-docs build/share
+	@touch $@
+
+install-docs: build/share/.made ## man pages and completions into DESTDIR; needs click
+	cd build/share && find . -type f ! -name .made -printf '%P\n' | while read -r file; do \
+		install -D -m 644 "$$file" "$(abspath $(DESTDIR)/)$(PREFIX)/share/$$file" || exit 1; \
+	done
+
+deb: ## the Debian package, made in a Debian 12 of its own; ARCH=arm64 for another processor
+	scripts/make-deb $(ARCH)
+
+deb-test: develop ## the package in booted guests of both releases, from installation to purge
+	$(BIN)/python -m tests.deb.run $(if $(SUITE),--suite $(SUITE))
 
 clean: ## what was built and set up
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -84,6 +84,7 @@ def test_what_is_installed_and_where(installed: Path) -> None:
         "var/lib/vz/snippets/proxmox-cpu-affinity-hook": 0o755,
         "usr/lib/systemd/system/proxmox-cpu-affinity.service": 0o644,
         "etc/default/proxmox-cpu-affinity": 0o644,
+        "etc/logrotate.d/proxmox-cpu-affinity": 0o644,
     }.items():
         assert (installed / "up" / path).stat().st_mode & 0o777 == mode, path
 

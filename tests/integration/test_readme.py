@@ -26,10 +26,9 @@ NOT_RUN = {
     "make demo": "test_demo runs the demo itself",
     "make test": "it is what runs this",
     "make help": "prints the targets",
-    "make install": "test_install",
-    "apt install": "changes the machine",
-    "systemctl daemon-reload": "changes the machine",
-    "systemctl enable --now proxmox-cpu-affinity": "the service runs here as a process",
+    "make deb": "make deb-test",
+    "apt install": "make deb-test",
+    "apt remove": "make deb-test",
     "scripts/capture-host": "test_tree",
 }
 

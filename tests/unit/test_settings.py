@@ -297,3 +297,11 @@ def test_shipped_values_are_the_defaults() -> None:
 def test_shipped_empty_values_may_be_uncommented(name: str) -> None:
     assert (name, "") in _shipped()
     assert read(f"{name}=\n") == (Settings(), ())
+
+
+def test_each_shipped_setting_is_explained() -> None:
+    """Its own comment stands right above it."""
+    lines = SHIPPED.read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("#PCA_"):
+            assert lines[number - 1].startswith("# "), line

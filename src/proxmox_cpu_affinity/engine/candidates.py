@@ -16,7 +16,7 @@ from proxmox_cpu_affinity.engine.price import Prices
 from proxmox_cpu_affinity.engine.trace import Terms
 from proxmox_cpu_affinity.model.ids import Cpu
 
-GROUPS_KEPT = 16  # cache groups that are looked into
+GROUPS_KEPT = 8  # cache groups that are looked into
 SEEDS_KEPT = 2  # starting CPUs of each
 NEVER = 1 << 61  # above all costs
 
@@ -98,17 +98,18 @@ def _ranked_groups(here: Board, keys: Ints) -> list[tuple[int, Ints]]:
     first, equal ones in turn; with each its cheapest CPUs to start from."""
     order = np.argsort(np.where(here.may_use, keys, NEVER), kind="stable")
     order = order[: int(here.may_use.sum())]
-    mean = int(here.prices.cpu[order].sum()) // len(order)
-    found: list[tuple[int, int, int]] = []
-    members: dict[int, Ints] = {}
-    of_group = here.host.group[order]
-    for chosen in np.unique(of_group).tolist():
-        inside = order[of_group == chosen]
-        cheapest = inside[: here.vcpus]
-        price = int(here.prices.cpu[cheapest].sum()) + (here.vcpus - len(cheapest)) * mean
-        found.append((price, int(here.rank[inside].min()), chosen))
-        members[chosen] = inside[:SEEDS_KEPT]
-    return [(chosen, members[chosen]) for _, _, chosen in sorted(found)[:GROUPS_KEPT]]
+    prices = here.prices.cpu[order]
+    mean = int(prices.sum()) // len(order)
+    members: dict[int, list[int]] = {}
+    sums: dict[int, int] = {}
+    of_group = here.host.group[order].tolist()
+    for cpu, chosen, price in zip(order.tolist(), of_group, prices.tolist(), strict=True):
+        inside = members.setdefault(chosen, [])
+        inside.append(cpu)
+        if len(inside) <= here.vcpus:
+            sums[chosen] = sums.get(chosen, here.vcpus * mean) + price - mean
+    ranked = sorted(members, key=sums.__getitem__)  # stable: members are in turn
+    return [(chosen, np.array(members[chosen][:SEEDS_KEPT])) for chosen in ranked[:GROUPS_KEPT]]
 
 
 def _grow(here: Board, keys: Ints, starts: Ints, limits: Bools) -> Grown:
@@ -137,66 +138,71 @@ def _grow(here: Board, keys: Ints, starts: Ints, limits: Bools) -> Grown:
 
 def cost(here: Board, members: Ints) -> int:
     """Cost of a set: `scale` times units of a vCPU's time."""
-    inside = _pairs(here, members)[:, members]
-    spread = here.spread[np.unique(here.host.group[members])]
-    prices = here.prices.cpu[members] * here.scale
-    return int(prices.sum()) + int(inside.sum()) // 2 + int(spread.sum())
+    return _cost(here, members, _pairs(here, members))
+
+
+def _cost(here: Board, members: Ints, pairs: Ints) -> int:
+    groups = set(here.host.group[members].tolist())
+    spread = int(here.spread[list(groups)].sum())
+    alone = int(here.prices.cpu[members].sum()) * here.scale
+    return alone + int(pairs[:, members].sum()) // 2 + spread
 
 
 def beside(here: Board, members: Ints) -> Ints:
     """What each CPU of the host costs beside these members, in a set's units."""
-    costs: Ints = here.prices.cpu * here.scale + _pairs(here, members).sum(axis=0)
+    costs: Ints = here.prices.cpu * here.scale + _pairs(here, members)[:, :-1].sum(axis=0)
     return costs
 
 
 def _pairs(here: Board, members: Ints) -> Ints:
-    """What each member and each CPU of the host cost each other inside one guest: k x n."""
+    """What each member and each CPU of the host cost each other inside one guest: k x (n + 1)."""
     host, own = here.host, here.prices.own
-    pairs = host.latency[members]
+    pairs: Ints = host.padded[members]
     if own.shape[1]:
-        padded = np.concatenate((pairs, np.zeros((len(members), 1), dtype=np.int64)), axis=1)
         rows = np.arange(len(members))[:, None]
-        padded[rows, host.siblings[members]] += own[members] * here.scale
-        pairs = padded[:, :-1]
+        pairs[rows, host.siblings[members]] += own[members] * here.scale
     return pairs
 
 
 def polished(here: Board, members: Ints, swaps: int = 4) -> tuple[Ints, int]:
     """Up to `swaps` times, the one exchange of a member for another CPU that saves most; the set
     and its cost."""
-    now = cost(here, members)
+    pairs = _pairs(here, members)
+    now = _cost(here, members, pairs)
     prices = here.prices.cpu * here.scale
+    prices[~here.may_use] = NEVER
     for _ in range(swaps):
-        pairs = _pairs(here, members)
-        costs = prices + pairs.sum(axis=0)
-        joining = np.where(here.may_use, costs, NEVER)
+        joining = prices + pairs[:, :-1].sum(axis=0)
+        leaving = joining[members]
         joining[members] = NEVER
-        gain = joining[None, :] - pairs
-        gain -= costs[members][:, None]
+        gain = joining - pairs[:, :-1]
+        gain -= leaving[:, None]
         out, into = divmod(int(gain.argmin()), len(prices))
         if gain[out, into] >= 0:
             break
         trial = members.copy()
         trial[out] = into
-        then = cost(here, trial)
+        pairs = _pairs(here, trial)
+        then = _cost(here, trial, pairs)
         if then >= now:
             break
         members, now = trial, then
     return members, now
 
 
-def terms(here: Board, members: Sequence[int]) -> Terms:
-    """The cost of a set (indexes as in Host) taken apart; the sum equals `cost`."""
+def terms(here: Board, members: Sequence[int], costs: int) -> Terms:
+    """The cost of a set (indexes as in Host) taken apart. Own siblings are what is left over."""
     host, prices = here.host, here.prices
     inside = np.array(members, dtype=np.int64)
     unit = host.charges.unit
-    latency = int(host.latency[np.ix_(inside, inside)].sum()) / 2 / here.scale
-    own = int(_pairs(here, inside)[:, inside].sum()) / 2 / here.scale - latency
-    spread = here.spread[np.unique(host.group[inside])].sum() / here.scale
+    contention, kind = int(prices.contention[inside].sum()), int(prices.kind[inside].sum())
+    latency = int(host.latency[inside[:, None], inside].sum()) / 2 / here.scale
+    groups = here.spread[list(set(host.group[inside].tolist()))]
+    spread = int(groups.sum()) / here.scale + int(prices.room[inside].sum())
     return Terms(
-        contention=unit * float(prices.contention[inside].sum()),
-        smt=unit * (float(prices.smt[inside].sum()) + own),
+        contention=unit * contention,
+        smt=unit * (costs / here.scale - contention - kind - latency - spread),
         latency=unit * latency,
-        kind=unit * float(prices.kind[inside].sum()),
-        spread=unit * (float(spread) + float(prices.room[inside].sum())),
+        kind=unit * kind,
+        spread=unit * spread,
     )

@@ -85,6 +85,7 @@ class Host:
     cpus: tuple[Cpu, ...]
     charges: Charges
     latency: Annotated[Ints, "n x n, price of a pair in units, both ways, before / (vCPUs - 1)"]
+    padded: Annotated[Ints, "n x (n + 1), the same with a column for siblings there are not"]
     siblings: Annotated[Ints, "n x (threads - 1), padded with n"]
     core: Annotated[Ints, "n, index of the core"]
     group: Annotated[Ints, "n, index of the cache group"]
@@ -150,6 +151,8 @@ def compile_host(
     farthest, leaving = float(nanos.max(initial=0.0)), _leaving(nanos, group)
     charges = charges_of(rules.weights, count, farthest=farthest, leaving=leaving)
     _, node = np.unique([p.node for p in places], return_inverse=True)
+    padded = np.zeros((count, count + 1), dtype=np.int64)
+    padded[:, :count] = np.rint(nanos * (2 * rules.weights.lat_ns / charges.unit))
     index = np.full(max(cpus, default=-1) + 1, count, dtype=np.int64)
     index[list(cpus)] = np.arange(count)
     return Host(
@@ -159,7 +162,8 @@ def compile_host(
         usable=usable,
         cpus=cpus,
         charges=charges,
-        latency=np.rint(nanos * (2 * rules.weights.lat_ns / charges.unit)).astype(np.int64),
+        latency=padded[:, :count],
+        padded=padded,
         siblings=siblings,
         core=np.array([p.core for p in places], dtype=np.int64),
         group=group,

@@ -31,11 +31,11 @@ def load_of(host: Host, occupancy: Occupancy) -> Load:
     """Sum the placements up, whatever their order. A guest of more vCPUs than CPUs loads its CPUs
     evenly."""
     count = len(host.cpus)
-    even = [p for p in occupancy.placements if len(p.order) == len(p.home)]
+    even = [p for p in occupancy.placements if len(p.order) == p.home.mask.bit_count()]
     vcpus = _counted(host, even)
     used = sum(len(p.order) for p in even)
     if len(even) < len(occupancy.placements):
-        uneven = (p for p in occupancy.placements if len(p.order) != len(p.home))
+        uneven = (p for p in occupancy.placements if len(p.order) != p.home.mask.bit_count())
         for placement in sorted(uneven, key=lambda p: p.vmid):
             here = host.indexes(placement.home)
             held = max(len(placement.order), len(placement.home))

@@ -81,7 +81,7 @@ def _balanced(host: Host, others: Occupancy, turn: Turn, request: Request) -> tu
     assert sets is not None  # there are more CPUs than vCPUs
     by_cost = ranked(here, sets)
     cheapest, costs = by_cost[0]
-    shown = tuple(_candidate(here, members) for members, _ in by_cost[:SHOWN])
+    shown = tuple(_candidate(here, *pair) for pair in by_cost[:SHOWN])
     kept = _kept(here, load, request, cheapest, costs)
     if kept is not None:
         placed = placement_of(
@@ -154,12 +154,12 @@ def _kept(
     return old if candidates.cost(here, members) <= limit and shared < 0.5 else None
 
 
-def _candidate(here: candidates.Board, members: Ints) -> Candidate:
+def _candidate(here: candidates.Board, members: Ints, costs: int) -> Candidate:
     groups = sorted(set(here.host.group[members].tolist()))
     listed = ", ".join(map(str, groups))
     origin = f"cache group {listed}" if len(groups) == 1 else f"cache groups {listed}"
     chosen = members.tolist()
-    return Candidate(here.host.cpuset(chosen), candidates.terms(here, chosen), origin)
+    return Candidate(here.host.cpuset(chosen), candidates.terms(here, chosen, costs), origin)
 
 
 def _distinct(sets: list[tuple[Ints, int]]) -> list[tuple[Ints, int]]:

@@ -1,7 +1,9 @@
 """Tells systemd how the service is (sd_notify(3)); silent where nobody listens."""
 
+import asyncio
 import os
 import socket
+from collections.abc import Mapping
 
 
 def notify(state: str, *, address: str | None = None) -> None:
@@ -17,3 +19,19 @@ def notify(state: str, *, address: str | None = None) -> None:
             speaker.sendall(state.encode())
     except OSError:
         return
+
+
+def watchdog_pause(environment: Mapping[str, str] = os.environ) -> float | None:
+    """Seconds between two signs of life, half of what systemd grants (sd_watchdog_enabled(3));
+    None where it does not wait for any from this process."""
+    granted = environment.get("WATCHDOG_USEC", "")
+    meant = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(granted) / 2e6 if meant and granted.isdecimal() and int(granted) else None
+
+
+async def stay_alive() -> None:
+    """Show systemd's watchdog that the event loop turns, until cancelled."""
+    pause = watchdog_pause()
+    while pause is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(pause)

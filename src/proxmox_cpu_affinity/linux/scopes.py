@@ -100,13 +100,11 @@ class Scopes:
         One call on the bus. None where the kernel sets no limit in the end. SystemdError.
         """
         await self.systemd.allow(unit_of(vmid), cpus)
-        seen: CpuSet | None = None
         for pause in _SETTLES:
             await asyncio.sleep(pause)
-            seen = await asyncio.to_thread(self.effective, vmid)
-            if seen is not None and seen <= cpus:
+            if await asyncio.to_thread(self._cpus, vmid, "cpuset.cpus") == cpus:
                 break
-        return seen
+        return await asyncio.to_thread(self.effective, vmid)
 
     async def confine(self, process: GuestProcess, placement: Placement) -> Confined:
         """Confine the scope, pin vCPU threads if the placement says so, read everything back.
@@ -115,6 +113,7 @@ class Scopes:
         inherited from whoever started QEMU, or their vCPU's.
         """
         first = await asyncio.to_thread(self.masks.found, process)
+        limit = await asyncio.to_thread(self._cpus, process.vmid, "cpuset.cpus")
         try:
             effective = await self.enclose(process.vmid, placement.applied)
         except SystemdError as error:
@@ -124,14 +123,15 @@ class Scopes:
             fault = ThreadFault(Tid(process.pid), "scope", f"its cpuset is {effective or 'unset'}")
             outcome = Outcome.PART if done.outcome is Outcome.FULL else done.outcome
             done = replace(done, outcome=outcome, faults=(fault, *done.faults))
-        return replace(done, confinement=Confinement.SCOPE, found=first)
+        return replace(done, confinement=Confinement.SCOPE, found=first, limit=limit)
 
     async def undo(
         self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet
     ) -> Confined:
         """Take the limit off the scope, then give the threads what they had before.
 
-        Kernels before 6.2 overwrote thread masks with the cpuset, so they are set in any case.
+        Kernels before 6.2 overwrote thread masks with the cpuset, so they are set in any case, and
+        until they stay: systemd takes the limit off, and the controller away, when it gets to it.
         """
         try:
             await self.systemd.allow(unit_of(process.vmid), EMPTY)
@@ -140,8 +140,10 @@ class Scopes:
         done = _failed(process, free, "no thread was found")
         for pause in _SETTLES:
             await asyncio.sleep(pause)
+            limited = await asyncio.to_thread(self.effective, process.vmid) is not None
             done = await asyncio.to_thread(self.masks.undo, process, found, free)
-            if done.outcome is Outcome.FULL:
+            changed = await asyncio.to_thread(self.masks.found, process) != done.found
+            if done.outcome is Outcome.FULL and not (limited or changed):
                 break
         return done
 

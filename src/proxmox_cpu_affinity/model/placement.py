@@ -121,3 +121,4 @@ class Confined:
     vcpus: int  # of these, vCPU threads
     faults: tuple[ThreadFault, ...] = ()
     found: tuple[tuple[Tid, CpuSet], ...] = ()  # masks before anything was changed
+    limit: CpuSet | None = None  # the scope's own before; None where it had none, or no scope

@@ -5,7 +5,7 @@ from typing import assert_never
 
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
-from proxmox_cpu_affinity.model.placement import Confined, Outcome, Strategy
+from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome, Strategy
 from proxmox_cpu_affinity.reconcile import births, rebalancing, widths
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
@@ -181,7 +181,11 @@ def _confirmed(state: State, event: Confirmed) -> Result:
     if found is None and (confined.found or confined.outcome is not Outcome.FAILED):
         found = _found_first(state, confined)
     before = tracked.confined
-    state = state.with_tracked(vmid, replace(tracked, confined=confined, found=found))
+    held = tracked.held
+    if tracked.found is None and confined.limit == tracked.placement.applied:
+        # The signal of its scope came after the process: nobody but the drop-in has set the limit.
+        held = Held.BIRTH if held is Held.LATER else held
+    state = state.with_tracked(vmid, replace(tracked, confined=confined, found=found, held=held))
     actions: tuple[Action, ...] = (Save(),) if found != tracked.found else ()
     if before is None or (before.outcome, before.wanted) != (confined.outcome, confined.wanted):
         actions += (told_confined(confined),)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.formats.settings import Settings, settings
 from proxmox_cpu_affinity.linux.dropins import DropIns
-from proxmox_cpu_affinity.linux.notify import notify
+from proxmox_cpu_affinity.linux.notify import notify, stay_alive
 from proxmox_cpu_affinity.model.errors import AffinityError, SettingError
 from proxmox_cpu_affinity.service import log as logging
 from proxmox_cpu_affinity.service.log import log
@@ -154,9 +154,11 @@ async def serve(given: argparse.Namespace, paths: Paths, current: Settings) -> N
             await listeners.unix(paths.at(current.socket_file))
         await _listen_tcp(listeners, paths, current)
         await service.start()
+        alive = loop.create_task(stay_alive())
         notify("READY=1\nSTATUS=answering")
         log.info("service %s answers", __version__)
         await ended.wait()
+        alive.cancel()
     finally:
         notify("STOPPING=1")
         await listeners.close()
@@ -173,6 +175,7 @@ async def _listen_tcp(listeners: "Listeners", paths: Paths, current: Settings) -
         paths.port.unlink(missing_ok=True)
         return
     paths.port.write_text(f"{port}\n", encoding="ascii")
+    paths.port.chmod(0o644)  # no secret, whatever the umask of the unit
 
 
 async def _reload(given: argparse.Namespace, paths: Paths, service: "Service") -> None:

@@ -1,0 +1,144 @@
+"""`make deb-test`: the package built, installed, upgraded, removed; ends with one line of figures.
+
+    python3 -m tests.deb.run [--suite trixie|bookworm|both] [-k WORD]
+
+In a plain Debian of each release first, then in a booted one. Needs root, mmdebstrap and QEMU.
+"""
+
+import argparse
+import json
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from tests.deb import plain_checks
+from tests.deb.plain import PlainError, debian_root
+from tests.e2e import image
+from tests.e2e.guest import GuestError, booted, emulated
+from tests.e2e.report import Report, Result, say
+from tests.e2e.run import IN_CI, ended_early, install, missing
+from tests.e2e.shape import Shape
+from tests.e2e.stage import CHECKOUT, SLOWER, TESTS, StageError, make_stage
+
+LIMIT = 1800  # seconds for one Debian
+SHAPE = Shape.parse("2x2x1x2")
+# What the tests need of the stage: the package brings the rest.
+KEPT = (TESTS, "usr/bin/kvm", "usr/sbin/guest", "etc/systemd/system")
+
+
+class BuildError(Exception):
+    """There is no package; the text is for the person at the keyboard."""
+
+
+def build() -> Path:
+    """The package, made by make-deb, whose words are told. BuildError."""
+    done = subprocess.run(
+        [str(CHECKOUT / "scripts/make-deb")], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise BuildError(f"{done.stdout}make-deb ended with {done.returncode}")
+    say(done.stdout.strip())
+    return CHECKOUT / done.stdout.partition(":")[0]
+
+
+def built_twice() -> tuple[Path, Result]:
+    """The package, and whether a second build has the same bytes. BuildError."""
+    first = sha256(build().read_bytes()).hexdigest()
+    deb = build()
+    second = sha256(deb.read_bytes()).hexdigest()
+    say(f"sha256 {first}, then {second}")
+    return deb, Result("build", "the same bytes twice", passed=first == second)
+
+
+def stage(deb: Path, folder: Path, suite: str) -> Path:
+    """What the guest gets: the package, the tests, and a logrotate. StageError, PlainError."""
+    whole, target = make_stage(folder, emulated=emulated(), pluggable=False), folder / "deb"
+    for name in KEPT:
+        source = whole / name
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target / name)
+    ignore = shutil.ignore_patterns("__pycache__")
+    ours = target / TESTS / "tests/deb/in_guest"
+    shutil.copytree(CHECKOUT / "tests/deb/in_guest", ours, ignore=ignore)
+    shutil.copy(deb, target / TESTS)
+    (target / TESTS / "slower.json").write_text(json.dumps(SLOWER if emulated() else {}))
+    rotating = Path(debian_root(suite, "logrotate"))
+    for path in (rotating / "usr/sbin/logrotate", *rotating.glob("usr/lib/*/libpopt.so.0")):
+        copy = target / path.relative_to(rotating)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    return target
+
+
+def run_guest(suite: str, deb: Path, word: str) -> Sequence[Result]:
+    """Boot one guest and run the checks in it. GuestError, ImageError, StageError, PlainError."""
+    began = time.monotonic()
+    disk = image.image(suite)
+    report = Report(suite, lambda action, cpu: None)
+    with (
+        tempfile.TemporaryDirectory(prefix="deb-stage-") as folder,
+        booted(disk, SHAPE) as guest,
+    ):
+        guest.push(stage(deb, Path(folder), suite), "/")
+        guest.must("systemctl daemon-reload", limit=60)
+        say(f"{suite}: up after {time.monotonic() - began:.0f} s")
+        script = f"cd /{TESTS} && python3 -m tests.deb.in_guest.runner {shlex.quote(word)}"
+        answer = guest.run(script, limit=LIMIT, on_line=report.hear)
+    if answer.status != 0 or len(report.results) != report.expected:
+        report.fail(f"the runner in the guest ended with {answer.status}")
+    say(f"{suite}: done after {time.monotonic() - began:.0f} s")
+    return report.results
+
+
+def run_suites(suites: Sequence[str], word: str) -> list[Result]:
+    """All of it. BuildError, PlainError."""
+    deb, same = built_twice()
+    results = [same]
+    for suite in suites:
+        results += plain_checks.run(suite, deb, word)
+        signal.alarm(LIMIT)
+        try:
+            results += run_guest(suite, deb, word)
+        except (GuestError, image.ImageError, StageError) as error:
+            say(f"{suite}: {error}")
+            results.append(Result(suite, type(error).__name__, passed=False))
+        finally:
+            signal.alarm(0)
+    return results
+
+
+def main(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="make deb-test", description=__doc__)
+    parser.add_argument("--suite", default="both", choices=(*image.SUITES, "both"))
+    parser.add_argument("-k", dest="word", default="", help="only checks whose name holds this")
+    given = parser.parse_args(words)
+    suites = image.SUITES if given.suite == "both" else (given.suite,)
+    lacking = missing(building=True)
+    if lacking and IN_CI:
+        install(lacking)
+    elif lacking:
+        say(f"something is missing: apt install {' '.join(lacking)}")
+        return 1
+    signal.signal(signal.SIGALRM, ended_early)
+    signal.signal(signal.SIGTERM, ended_early)
+    try:
+        results = run_suites(suites, given.word)
+    except (BuildError, PlainError) as error:
+        say(f"{error}")
+        return 1
+    failed = [result for result in results if not result.passed]
+    for result in failed:
+        say(f"FAILED  {result.suite}: {result.name}")
+    say(f"{len(results) - len(failed)} passed, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

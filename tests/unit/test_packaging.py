@@ -1,0 +1,71 @@
+"""What the package is made of: one version everywhere, and pages that follow the programs."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxmox_cpu_affinity import __version__
+from proxmox_cpu_affinity.cli.main import COMMANDS, NAME
+from proxmox_cpu_affinity.formats.settings import SETTINGS
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make install-docs` puts below /usr/share."""
+    folder = tmp_path_factory.mktemp("share")
+    subprocess.run([sys.executable, CHECKOUT / "scripts/make-docs", folder], check=True)
+    return folder
+
+
+def test_package_has_the_version_of_the_program() -> None:
+    first = (CHECKOUT / "debian/changelog").read_text().partition("\n")[0]
+    assert first.startswith(f"{NAME} ({__version__}) ")
+
+
+def test_readme_names_the_package_of_this_version() -> None:
+    readme = (CHECKOUT / "README.md").read_text()
+    assert set(re.findall(r"\S+_amd64\.deb", readme)) == {f"./{NAME}_{__version__}_amd64.deb"}
+
+
+def test_page_of_the_program_names_every_command(share: Path) -> None:
+    page = (share / f"man/man8/{NAME}.8").read_text().replace("\\-", "-")
+    for command, entry in COMMANDS.items():
+        assert (f"\n.SS {command}" in page) is not entry.hidden
+
+
+def test_page_of_the_service_names_its_flags(share: Path) -> None:
+    page = (share / f"man/man8/{NAME}-service.8").read_text().replace("\\-", "-")
+    for flag in ("--release", "--clean-dropins", "--log-file FILE", "--root DIR"):
+        assert f"\n.B {flag}" in page, flag
+
+
+def test_page_of_the_settings_has_each_once(share: Path) -> None:
+    page = (share / f"man/man5/{NAME}.5").read_text()
+    named = re.findall(r"^\.BR (PCA_\w+) ", page, re.M)
+    assert sorted(named) == sorted(setting.name for setting in SETTINGS)
+
+
+@pytest.mark.skipif(shutil.which("man") is None, reason="needs man")
+def test_man_shows_the_pages_without_a_warning(share: Path) -> None:
+    for page in share.glob("man/man*/*"):
+        done = subprocess.run(
+            ["man", "--warnings", "-l", page],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin", "MANWIDTH": "80"},
+        )
+        assert done.stderr == ""
+        assert "NAME" in done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completions_are_of_our_program(share: Path, shell: str) -> None:
+    (script,) = share.glob(f"{shell}*/*completions*/*")
+    assert NAME in script.read_text()
