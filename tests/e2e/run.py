@@ -128,7 +128,13 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make e2e", description=__doc__)
     parser.add_argument("--suite", default="trixie", choices=(*image.SUITES, "both"))
     parser.add_argument("--shape", default="2x2x1x2", type=Shape.parse, metavar="PxGxCxT")
-    parser.add_argument("-k", dest="word", default="", help="only checks whose name holds this")
+    parser.add_argument(
+        "-k",
+        dest="word",
+        default="",
+        help="only checks whose names hold WORD, or one of several: A,B",
+        metavar="WORD",
+    )
     parser.add_argument("--full", action="store_true", help="the long ones too: half an hour")
     parser.add_argument("--limit", type=int, metavar="SECONDS", help="for one Debian")
     parser.add_argument("--capture", action="store_true", help="write tests/hosts/captured-*.json")

@@ -35,8 +35,12 @@ def say(**fields: object) -> None:
     sys.stdout.flush()
 
 
-def checks(word: str) -> dict[str, Check]:
-    """The functions check_* of the modules, those whose name holds `word`."""
+def checks(words: str) -> dict[str, Check]:
+    """The functions check_* of the modules, those whose name holds one of `words` (by commas)."""
+
+    def chosen(title: str) -> bool:
+        return any(word in title for word in words.split(","))
+
     found: dict[str, Check] = {}
     for name in MODULES:
         if not (HERE / f"{name}_checks.py").exists():
@@ -45,7 +49,7 @@ def checks(word: str) -> dict[str, Check]:
         for key, value in vars(module).items():
             title = f"{name}.{key.removeprefix('check_')}"
             later = hasattr(value, "by_hand") and not FULL
-            if key.startswith("check_") and word in title and not later:
+            if key.startswith("check_") and chosen(title) and not later:
                 promises_of(value)  # each says so
                 found[title] = value
     return found
