@@ -75,10 +75,12 @@ def check_a_removal_leaves_a_stub_while_a_guest_names_it(debian: Plain) -> None:
     config = guests / "100.conf"
     config.write_text(f"cores: 1\n\n[before]\nhookscript: local:snippets/{NAME}-hook\n")
     gap = away(debian, f"dpkg --remove {NAME}")
-    said = debian.must("cat /root/said")
+    said = debian.must("cat /root/said; dpkg-divert --list")
     assert "100 (pve1)" in said, said
     say(f"  at a removal the hook was away for {gap} ms")
-    assert gap > 0, "it was not removed"
+    assert gap == 0.0
+    assert f"{NAME}-hook.diverted" not in said, said
+    assert "was removed" in debian.must(f"cat {HOOK}"), "it is the package's own still"
     assert debian.must(f"{HOOK} 100 pre-start") == ""
     config.unlink()
     debian.must(f"dpkg --purge {NAME}")
@@ -108,6 +110,16 @@ def go_package(debian: Plain, *, edited: bool) -> str:
 
 def settings(debian: Plain) -> str:
     return debian.must(f"cat {SETTINGS}; ls /etc/default/{NAME}*")
+
+
+def check_a_removal_that_was_broken_off_is_mended(debian: Plain) -> None:
+    """Killed after prerm: the hook is diverted. The next installation is as any other."""
+    debian.must("dpkg --install /root/ours.deb")
+    debian.must(f"/var/lib/dpkg/info/{NAME}.prerm remove && dpkg-divert --list | grep -q diverted")
+    debian.must("dpkg --install /root/ours.deb")
+    assert "diverted" not in debian.must("dpkg-divert --list; ls /var/lib/vz/snippets")
+    debian.must(f"dpkg --purge {NAME}")
+    nothing_is_left(debian)
 
 
 def check_edited_settings_outlive_the_go_package(debian: Plain) -> None:

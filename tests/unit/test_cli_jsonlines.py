@@ -106,6 +106,12 @@ def test_a_dedicated_guest_is_alone_on_its_cores_and_shares_where_it_does_not_fi
     assert not cores & {cpu % 4 for cpu in cpus(said[3])}
 
 
+def test_a_guest_for_which_dedicated_ones_leave_too_little_is_refused() -> None:
+    said = answers(MACHINE, start(1, 6, exclusive=True), start(2, 4), start(3, 2))
+    assert "leave 2 CPUs" in str(said[2]["error"])
+    assert len(cpus(said[3])) == 2
+
+
 def test_a_stop_may_move_another_guest_to_a_better_place() -> None:
     """Guests in the holes of both groups come together when one group has room."""
     holes = [start(vm, 1) for vm in range(1, 7)]

@@ -76,7 +76,8 @@ def test_text_has_columns_a_map_and_talk_apart(
     ]
     assert lines[1].split()[:2] == ["100", "2"]
     assert sum(line.startswith("package 0  node 0  cache group") for line in lines) == 2
-    assert lines[-1].startswith("A 100   . free")
+    assert lines[-3].startswith("A 100   . free")
+    assert lines[-1].startswith("Estimated slowdown of a vCPU ")
     latencies = "predicted from the topology, nothing measured"
     assert said.err == f"strategy balanced; latencies: {latencies}\n"
 
@@ -169,6 +170,20 @@ def test_a_snapshot_s_own_latencies_decide(
     assert said.status == 0
     assert {str(said.cpus(100)), str(said.cpus(101))} == {"0,3", "1-2"}
     assert json.loads(said.out)["latencies"] == "from the snapshot"
+
+
+def test_the_plan_is_scored_beside_its_bound_and_its_alternatives(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("--host", HOST, "--guest=100:4", "--guest=101:2")
+    found = json.loads(run(capsys, tmp_path, *words, "--json").out)["score"]
+    assert 0 < found["bound"] <= found["slowdown"] < found["no_pinning"]
+    assert found["gap"] == pytest.approx(found["slowdown"] - found["bound"], abs=0.011)
+    assert found["bound"] <= found["round_robin"]
+    said = run(capsys, tmp_path, *words).out
+    assert f"slowdown of a vCPU {found['slowdown']:.1f} %" in said
+    nobody = ("--host", "generated:1x1x2x1", "--strategy=round-robin", "--guest=101:3", "--json")
+    assert json.loads(run(capsys, tmp_path, *nobody).out)["score"] is None
 
 
 @pytest.mark.parametrize("file", sorted(HOSTS.glob("*.json")), ids=lambda file: file.stem)

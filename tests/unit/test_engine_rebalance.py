@@ -10,7 +10,8 @@ from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Thresholds, Turn,
 from proxmox_cpu_affinity.engine.place import place
 from proxmox_cpu_affinity.engine.rebalance import Move, after, rebalanced
 from proxmox_cpu_affinity.engine.score import total
-from proxmox_cpu_affinity.model.guest import Request
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.guest import Policy, Request
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Placement, Weights
 from tests.unit.engine_hosts import holding, host_of, loads
@@ -57,6 +58,24 @@ def test_dedicated_guests_and_those_that_are_to_stay_are_not_moved() -> None:
     together = Occupancy((holding(1, "0"), holding(2, "0")))
     assert {m.after.vmid for m in rebalanced(host, together, staying={Vmid(1)})} == {2}
     assert rebalanced(host, together, staying={Vmid(1), Vmid(2)}) == ()
+
+
+def test_a_guest_stays_on_the_kind_of_core_that_it_wants() -> None:
+    host = host_of("1x1x4x1+4e")
+    on_slow = Occupancy((holding(1, "4"),))
+    assert [str(m.before.home) for m in rebalanced(host, on_slow)] == ["4"]
+    wanted = {Vmid(1): Policy.EFFICIENCY}
+    assert rebalanced(host, on_slow, policies=wanted) == ()
+    shared = Occupancy((holding(1, "4"), holding(2, "4")))
+    moves = rebalanced(host, shared, staying={Vmid(2)}, policies=wanted)
+    assert [move.after.home <= CpuSet.parse("5-7") for move in moves] == [True]
+
+
+def test_a_guest_with_nodes_of_its_own_is_not_moved() -> None:
+    host = host_of("2x1x4x1")
+    parts = (CpuSet.parse("0"), CpuSet.parse("4"))
+    split = replace(holding(1, "0,4"), parts=parts)
+    assert rebalanced(host, Occupancy((split, holding(2, "0"))), staying={Vmid(2)}) == ()
 
 
 def test_a_pinned_guest_stays_pinned() -> None:

@@ -19,7 +19,7 @@ from proxmox_cpu_affinity.engine.place import place
 from proxmox_cpu_affinity.engine.rebalance import rebalanced
 from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.formats.machine import machine
-from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError
+from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError, UnplaceableError
 from proxmox_cpu_affinity.model.guest import Policy, Request
 from proxmox_cpu_affinity.model.ids import VMID_MAX, Vmid
 from proxmox_cpu_affinity.model.placement import Fallback, Placement
@@ -83,6 +83,9 @@ def _start(talk: Talk, message: Mapping[str, object]) -> tuple[Talk, Answer]:
         else Policy.SHARED,
     )
     decision, turn = place(host, _occupancy(talk), talk.turn, request)
+    found = len(decision.placement.home)
+    if found < min(request.vcpus, len(host.usable)):
+        raise UnplaceableError(f"dedicated guests leave {found} CPUs for {request.vcpus} vCPUs")
     placements = {**talk.placements, vmid: decision.placement}
     talk = replace(talk, turn=turn, placements=placements)
     return talk, {"cpus": _cpus(decision.placement), "moves": {}}

@@ -1,11 +1,11 @@
 """Moves of running guests that pay: what to do after a stop, or when somebody asks.
 
-One guest at a time to the best place beside the others; where none pays, two guests together. What
-a move gains is weighed against what it costs: cold caches, and memory on another node. Dedicated
-guests stay. Out of scope: when moves are allowed, and carrying them out.
+One guest at a time to the best place beside the others. What a move gains is weighed against what
+it costs: cold caches, and memory on another node. Dedicated guests stay. Out of scope: when moves
+are allowed, carrying them out, and guests that would gain only by changing places.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,12 +17,12 @@ from proxmox_cpu_affinity.engine.occupancy import Load, load_of
 from proxmox_cpu_affinity.engine.place import board, in_order, ranked
 from proxmox_cpu_affinity.engine.policy import admission
 from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.guest import Request
+from proxmox_cpu_affinity.model.guest import Policy, Request
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Placement
 
 LOOKED_AT = 12  # guests that are tried: those that are farthest from what they could have alone
-PAIRS_OF, PARTNERS = 3, 4  # of these so many, with so many neighbours each
+NO_POLICIES: Mapping[Vmid, Policy] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +52,22 @@ class _Found:
 
 
 def rebalanced(
-    host: Host, occupancy: Occupancy, *, staying: Collection[Vmid] = ()
+    host: Host,
+    occupancy: Occupancy,
+    *,
+    staying: Collection[Vmid] = (),
+    policies: Mapping[Vmid, Policy] = NO_POLICIES,
 ) -> tuple[Move, ...]:
     """The moves that pay most, in the order in which they are to be made; at most as many as the
     rules allow. `staying` guests are not moved: those that start just now, or were asked to.
+    `policies` are those of guests that want cores of a kind.
 
     Each gain is reckoned after the moves before it. Deterministic: same facts, same moves.
     """
     moves: list[Move] = []
     while len(moves) < host.rules.thresholds.moves:
         movable = _worst(host, occupancy, {*staying, *(m.after.vmid for m in moves)})
-        found = _best_single(host, occupancy, movable)
+        found = _best_single(host, occupancy, movable, policies)
         if found is None:
             break
         move = _move(host, found)
@@ -83,9 +88,16 @@ def _worst(host: Host, occupancy: Occupancy, staying: Collection[Vmid]) -> list[
     excess = [
         (-_excess(host, load, host.indexes(p.order)), p.vmid, p)
         for p in occupancy.placements
-        if not p.exclusive and p.vmid not in staying and len(p.order) == len(p.home)
+        if p.vmid not in staying and _movable(p)
     ]
     return [p for _, _, p in sorted(excess, key=lambda entry: entry[:2])]
+
+
+def _movable(placement: Placement) -> bool:
+    """Not a dedicated guest, nor one of more vCPUs than CPUs, nor one on several nodes of its own:
+    of these each part belongs to a node of the guest's."""
+    whole = len(placement.order) == len(placement.home) and len(placement.parts) <= 1
+    return whole and not placement.exclusive
 
 
 def _excess(host: Host, load: Load, members: Ints) -> float:
@@ -99,27 +111,37 @@ def _excess(host: Host, load: Load, members: Ints) -> float:
     return float(units) * charges.unit - least_alone(host, len(members))
 
 
-def _best_single(host: Host, occupancy: Occupancy, movable: Sequence[Placement]) -> _Found | None:
+def _best_single(
+    host: Host,
+    occupancy: Occupancy,
+    movable: Sequence[Placement],
+    policies: Mapping[Vmid, Policy],
+) -> _Found | None:
     load = load_of(host, occupancy)
     best = None
     for placement in movable[:LOOKED_AT]:
-        found = _place_of(host, load, occupancy.configured_vcpus, placement)
+        policy = policies.get(placement.vmid, Policy.SHARED)
+        request = Request(placement.vmid, len(placement.order), policy)
+        found = _place_of(host, load, occupancy.configured_vcpus, placement, request)
         if found is not None and found.worth > (best.worth if best else 0.0):
             best = found
     return best
 
 
-def _place_of(host: Host, load: Load, configured: int, placement: Placement) -> _Found | None:
+def _place_of(
+    host: Host, load: Load, configured: int, placement: Placement, request: Request
+) -> _Found | None:
     """The best place of one guest beside the others; None where there is no other."""
     held = host.indexes(placement.order)
     if len(held) < len(placement.order):
         return None
     beside = load.without(held)
-    request = Request(placement.vmid, len(placement.order))
+    if request.policy is Policy.DEDICATED:  # it found no place of its own, and is not now given one
+        request = replace(request, policy=Policy.SHARED)
     admitted = admission(host, beside, request)
     here = board(host, beside, configured, Turn(), request, admitted)
     sets = candidates.grown(here)
-    if sets is None or len(placement.order) == int(admitted.may_use.sum()):
+    if sets is None or request.vcpus == int(admitted.may_use.sum()):
         return None
     members, least = ranked(here, sets)[0]
     gain = (candidates.cost(here, held) - least) / here.scale * host.charges.unit

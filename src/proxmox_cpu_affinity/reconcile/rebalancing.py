@@ -32,7 +32,9 @@ def eased(before: State, state: State, actions: tuple[Action, ...], now: float) 
         for vmid, tracked in state.tracked.items()
         if not tracked.running or now - tracked.since < SETTLED_AFTER
     ]
-    for move in rebalanced(state.host, state.occupancy(), staying=staying):
+    policies = {vmid: tracked.policy for vmid, tracked in state.tracked.items()}
+    occupancy = state.occupancy()
+    for move in rebalanced(state.host, occupancy, staying=staying, policies=policies):
         state, more = _moved(state, move)
         actions += more
     return state, actions

@@ -319,8 +319,7 @@ def check_upgrade_from_the_go_project() -> None:
     """Its unit below /etc goes, its edited settings stay as they are, its pinned guests are kept;
     nobody is asked anything."""
     node.no_guests()
-    if Path(f"/usr/sbin/{node.UNIT}-service").exists():
-        dpkg("dpkg", "--purge", node.UNIT)
+    dpkg("dpkg", "--purge", node.UNIT)  # with its state, also where it was only removed
     dpkg("dpkg", "--install", go.package())
     assert node.unit("FragmentPath") == str(go.UNIT_FILE)
     edited = SETTINGS.read_text() + go.EDITED

@@ -30,6 +30,7 @@ from proxmox_cpu_affinity.pve.guests import NodeGuests
 if TYPE_CHECKING:  # they import numpy
     from proxmox_cpu_affinity.cli.hosts import Described
     from proxmox_cpu_affinity.engine.facts import Rules
+    from proxmox_cpu_affinity.engine.score import Score
     from proxmox_cpu_affinity.engine.trace import Decision
 
 COLUMNS = ("VMID", "vCPUs", "CPUs", "Start", "Cache-Groups", "Nodes", "Reason")
@@ -44,6 +45,18 @@ class Row(wire.PlanRow):
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """Estimated slowdown of the average vCPU in percent: of the plan, the least that any placement
+    can have, of guests that are not pinned, and of the round-robin rule."""
+
+    slowdown: float
+    bound: float
+    gap: float
+    no_pinning: float
+    round_robin: float
+
+
+@dataclass(frozen=True, slots=True)
 class Planned:
     """What the command answers; the first two as the API has them. CPU sets are cpulists."""
 
@@ -52,6 +65,7 @@ class Planned:
     strategy: str
     usable: str
     latencies: str
+    score: Scored | None  # None where no guest is placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +177,7 @@ def planned(
     from proxmox_cpu_affinity.engine.facts import Occupancy, Turn, compile_host
     from proxmox_cpu_affinity.engine.occupancy import overlapping
     from proxmox_cpu_affinity.engine.plan import plan as engine_plan
+    from proxmox_cpu_affinity.engine.score import score
 
     compiled = compile_host(host.topology, host.matrix, rules, host.allowed)
     made = engine_plan(compiled, Occupancy(()), Turn(), wanted.requests)
@@ -179,8 +194,16 @@ def planned(
         strategy=rules.strategy,
         usable=str(compiled.usable),
         latencies="; ".join(host.matrix.conditions) or host.matrix.verdict,
+        score=_scored(score(compiled, [decision.placement for decision in made.decisions])),
     )
     return answer, held
+
+
+def _scored(found: "Score | None") -> Scored | None:
+    if found is None:
+        return None
+    shares = (found.slowdown, found.bound, found.gap, found.no_pinning, found.round_robin)
+    return Scored(*(round(100 * share, 2) for share in shares))
 
 
 def _row(
@@ -262,10 +285,20 @@ def _of_node(tree: Tree, configured: Settings) -> Wanted:
 def _show(topology: Topology, answer: Planned, held: dict[Vmid, CpuSet]) -> None:
     ui.table(COLUMNS, map(_cells, answer.guests))
     ui.lines("", *host_map(topology, held, CpuSet.parse(answer.usable), width=ui.width()))
+    if answer.score is not None:
+        ui.lines("", _score_words(answer.score))
     for row in answer.guests:
         for warning in row.warnings:
             ui.warn(f"VM {row.vmid}: {warning}")
     ui.talk(f"strategy {answer.strategy}; latencies: {answer.latencies}")
+
+
+def _score_words(score: Scored) -> str:
+    return (
+        f"Estimated slowdown of a vCPU {score.slowdown:.1f} %; no placement of these guests is "
+        f"below {score.bound:.1f} %. Not pinned: {score.no_pinning:.1f} %, round-robin: "
+        f"{score.round_robin:.1f} %."
+    )
 
 
 def _cells(row: Row) -> ui.Row:
