@@ -25,7 +25,7 @@ PACKAGES = (
     *("python3", "python3-aiohttp", "python3-click", "python3-rich", "python3-dbus-fast"),
     *("python3-prometheus-client", "python3-numpy"),
 )
-NESTED = ("qemu-system-x86",)  # for guests in the guest: 250 MB more
+NESTED = ("qemu-system-x86",)  # for guests in the guest: 90 MB more
 FILES = {
     "etc/hostname": "e2e\n",
     "etc/hosts": "127.0.0.1 localhost e2e\n",
