@@ -84,9 +84,16 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
 
 
 def fits(memory: Memory, topology: Topology) -> Memory:
-    """Without what speaks of CPUs that are gone: such guests are placed anew when seen."""
-    tracked = {v: t for v, t in memory.tracked.items() if t.placement.home <= topology.online}
-    return replace(memory, tracked=tracked)
+    """Without what speaks of CPUs that are gone: such guests are placed anew when seen. And without
+    reservations: nobody knows how those starts went on, and a drop-in that is laid down again
+    could outlive its start. Their places are remembered."""
+    tracked, places = {}, dict(memory.last_places)
+    for vmid, kept in memory.tracked.items():
+        if kept.process is None:
+            places[vmid] = kept.placement.home
+        elif kept.placement.home <= topology.online:
+            tracked[vmid] = kept
+    return replace(memory, tracked=tracked, last_places=places)
 
 
 def _tracked(vmid: Vmid, value: object) -> Tracked:

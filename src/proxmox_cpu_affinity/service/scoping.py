@@ -35,6 +35,9 @@ from proxmox_cpu_affinity.service.log import log
 # when it is set up, and no hook says so where there is none.
 _LOOKS = (0.1, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 
+# Seconds between tries to reach systemd when its bus was lost; after these, each scan tries.
+_TRIES = (1.0, 2.0, 4.0, 8.0)
+
 _DEAF = Ears(lambda _: None, lambda _: None, lambda: None)
 
 ScopeAction = Enclose | WriteDropIn | DeleteDropIn
@@ -62,7 +65,7 @@ class Scoping:
             return
         left = await asyncio.to_thread(self.watch.drop_ins.clean)
         if left:
-            log.info("%d drop-ins of an earlier life were deleted", left)
+            log.info("drop-ins of an earlier life were deleted: %d", left)
         await self.reach()
 
     async def begin_release(self) -> None:
@@ -116,6 +119,12 @@ class Scoping:
     async def _lost(self) -> None:
         log.warning("%s: guests are held by thread masks meanwhile", self.problem)
         await self.feed(ScopesLost(time.monotonic()))
+        for pause in _TRIES:
+            await asyncio.sleep(pause)
+            await self.reach()
+            if not self.problem:
+                log.info("systemd is reached again")
+                return
 
     async def _appeared(self, vmid: Vmid) -> None:
         watch = self.watch
