@@ -66,7 +66,7 @@ class Story:
         self.world = World(self.topology.online)
         for vmid, lines in scenario.guests.items():
             self.world.write(vmid, lines)
-        wanted = self._settings()
+        wanted = self.wanted_settings()
         self.state = State(self._host(), wanted.manage, move_memory=wanted.move_memory)
         self.saved = self._written()
         self.watched: set[GuestProcess] = set()
@@ -77,14 +77,14 @@ class Story:
         self._looked: Scanned | None = None
         self._now = 0.0
 
-    def _settings(self) -> settings.Settings:
+    def wanted_settings(self) -> settings.Settings:
         found, warnings = settings.settings("", self.environment, file="scenario.json")
         if warnings:
             raise ValueError(f"the settings of a scenario are warned about: {warnings}")
         return found
 
     def _host(self) -> Host:
-        wanted = self._settings()
+        wanted = self.wanted_settings()
         rules = Rules(
             wanted.strategy,
             wanted.weights,
@@ -337,13 +337,13 @@ class Story:
     def _reload(self, name: str, value: str = "") -> None:
         """A setting changes and the service is sent SIGHUP."""
         self.environment[name] = value
-        wanted = self._settings()
+        wanted = self.wanted_settings()
         self.feed(HostChanged(self._now, self._host()))
         self.feed(ManageChanged(self._now, wanted.manage, wanted.move_memory))
 
     def _restart(self, how: str = "") -> None:
         """The service is killed and comes back; with `lost` its state file is gone."""
-        wanted = self._settings()
+        wanted = self.wanted_settings()
         fresh = State(
             self._host(),
             wanted.manage,

@@ -183,7 +183,7 @@ def test_a_guest_without_a_decision_says_so() -> None:
     stage.state = stage.state.with_tracked(Vmid(100), tracked)
     found = stage.explain(100)
     assert found.decision is None
-    assert "before the service was started again" in dict(found.words)["Why"]
+    assert "when the service was started" in dict(found.words)["Why"]
 
 
 def test_a_guest_larger_than_the_host_has_its_warning() -> None:

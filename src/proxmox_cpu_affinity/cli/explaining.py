@@ -176,8 +176,8 @@ def _why(guest: wire.GuestView, decision: wire.DecisionView | None) -> str:
         return ""
     if decision is None:
         return (
-            "decided before the service was started again, which keeps CPUs and not the candidates"
-            " (to see some: plan for an empty host, reassign to decide anew)"
+            "decided, or found so, before or when the service was started, which keeps CPUs and not"
+            " the candidates (to see some: plan for an empty host, reassign to decide anew)"
         )
     return f"{decision.reason}{_against(decision)}"
 

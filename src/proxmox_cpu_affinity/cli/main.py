@@ -44,7 +44,7 @@ COMMANDS = {
     "cpuinfo": Entry("cpuinfo", "Measure the latency between the CPUs of this host."),
     "sim": Entry("sim", "A simulated Proxmox VE node, to try everything on."),
     "demo": Entry("demo", "Show the main job on a simulated Proxmox VE node."),
-    "completion": Entry("completion", "Print the completion script of a shell.", hidden=True),
+    "completion": Entry("completion", "Print the completion script of a shell."),
 }
 
 

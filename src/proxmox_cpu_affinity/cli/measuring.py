@@ -66,7 +66,10 @@ def measured(
             )
         )
     if len(matrix.cpus) > 1 and matrix.share_measured() == 0:
-        raise MeasureError("no pair of CPUs could be measured: " + "; ".join(matrix.conditions))
+        raise MeasureError(
+            "no pair of CPUs could be measured: " + "; ".join(matrix.conditions),
+            hint="a host that is too busy? try again",
+        )
     kept = matrix if cpus is None else restricted(matrix, cpus)
     return Measured(topology, kept, tuple(outcomes))
 

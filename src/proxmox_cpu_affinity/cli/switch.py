@@ -15,7 +15,7 @@ from proxmox_cpu_affinity.model.errors import (
     ProgramFailedError,
     RefusedError,
 )
-from proxmox_cpu_affinity.model.guest import GuestConfig
+from proxmox_cpu_affinity.model.guest import TAG_OFF, GuestConfig
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.pve import qm
 from proxmox_cpu_affinity.pve.cluster import other_nodes
@@ -166,7 +166,10 @@ class Hookscripts:
             )
         if wanted is None:
             return Change(vmid, Did.DISABLED, f"VM {vmid}: hookscript disabled")
-        return Change(vmid, Did.ENABLED, f"VM {vmid}: hookscript enabled ({wanted})")
+        text = f"VM {vmid}: hookscript enabled ({wanted})"
+        if TAG_OFF in self._node.config(vmid).tags:
+            text += f"; left alone as long as it has the tag {TAG_OFF}"
+        return Change(vmid, Did.ENABLED, text)
 
 
 def failed(vmid: Vmid, error: AffinityError) -> Change:

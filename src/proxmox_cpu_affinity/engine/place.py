@@ -130,6 +130,8 @@ def _everything(host: Host, request: Request, admitted: Admission) -> Decision:
     free = host.cpuset(np.flatnonzero(admitted.may_use).tolist())
     placed = placement_of(host.topology, request, free, free.first(), exclusive=admitted.exclusive)
     reason = "it needs every usable CPU"
+    if len(free) < len(host.usable):
+        reason = "no other CPUs are left for it"
     if request.vcpus > len(free):
         usable = "1 usable CPU" if len(free) == 1 else f"{len(free)} usable CPUs"
         warning = f"{request.vcpus} vCPUs on {usable}: they share"

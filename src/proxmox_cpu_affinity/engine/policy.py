@@ -54,7 +54,8 @@ def _dedicated(host: Host, load: Load, request: Request, usable: Bools) -> Admis
     left = int(free.sum())
     if left >= request.vcpus:
         return Admission(free, Policy.DEDICATED)
-    reason = f"{request.vcpus} CPUs of its own are wanted, and {left} are left"
+    wanted = "1 CPU" if request.vcpus == 1 else f"{request.vcpus} CPUs"
+    reason = f"{wanted} of its own wanted, {left} left"
     if host.rules.dedicated_fallback is Fallback.REFUSE:
         raise UnplaceableError(reason, hint="see PCA_DEDICATED_FALLBACK")
     return Admission(usable, Policy.SHARED, (f"{reason}: shared",))

@@ -2,7 +2,8 @@
 
 Where nobody shares, own CPUs are as good as any set and keep guests apart. Where CPUs are shared,
 a guest held on exactly its own waits for one while others in its group idle; there the kernel
-balances better inside of the group. CPUs of dedicated and pinned guests leave everyone else's set.
+balances better inside of the group. CPUs of dedicated and pinned guests leave everyone else's set,
+but those that a guest was given beside them: their load is reckoned there.
 Out of scope: for how long a group stays wide (reconcile.widths).
 """
 
@@ -50,7 +51,7 @@ def _applied(host: Host, placement: Placement, wide: Set[CpuSet], taken: CpuSet)
     for group in host.topology.cache_groups:
         if group in wide and group.overlaps(home):
             floats |= group & host.usable & _same_kind(host, home & group)
-    return ((home | floats) - taken if floats else home) or home
+    return home | (floats - taken)
 
 
 def _siblings(host: Host, cpus: CpuSet) -> CpuSet:

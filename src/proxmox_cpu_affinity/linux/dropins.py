@@ -59,6 +59,9 @@ class DropIns:
             (self._directory(vmid) / FILE).unlink()
         except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            text = f"the drop-in of {vmid} cannot be deleted: {error.strerror}"
+            raise StoreError(text) from None
         return True
 
     def standing(self) -> frozenset[Vmid]:

@@ -63,15 +63,17 @@ class ScopeWatch:
         """Connect and listen, if that is not so already; whether it is new."""
         if self._systemd is not None:
             return False
+        listener = Listener(
+            appeared=lambda unit: self._told(unit, ears.appeared),
+            removed=lambda unit: self._told(unit, lambda vmid: self._gone(vmid, ears)),
+        )
+        systemd: Systemd | None = None
         try:
             systemd = await Systemd.connect()
-            await systemd.listen(
-                Listener(
-                    appeared=lambda unit: self._told(unit, ears.appeared),
-                    removed=lambda unit: self._told(unit, ears.removed),
-                )
-            )
+            await systemd.listen(listener)
         except SystemdError as error:
+            if systemd is not None:
+                systemd.close()
             self.problem = error.text
             return False
         self._systemd, self.problem = systemd, ""
@@ -80,6 +82,11 @@ class ScopeWatch:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return True
+
+    def _gone(self, vmid: Vmid, ears: Ears) -> None:
+        """Whoever still looks for that scope would find the next one."""
+        self._signals[vmid] = self._signals.get(vmid, 0) + 1
+        ears.removed(vmid)
 
     def close(self) -> None:
         for task in self._tasks:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dbus_fast import BusType, Message, MessageType, Variant
 from dbus_fast.aio.message_bus import MessageBus
-from dbus_fast.errors import DBusError
+from dbus_fast.errors import AuthError, DBusError
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SystemdError
@@ -56,7 +56,7 @@ class Systemd:
         try:
             async with asyncio.timeout(PATIENCE):
                 bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
-        except (OSError, DBusError, TimeoutError, ValueError) as error:
+        except (OSError, EOFError, AuthError, DBusError, TimeoutError, ValueError) as error:
             raise SystemdError(f"the system bus cannot be reached: {error}") from None
         return Systemd(bus)
 

@@ -176,6 +176,8 @@ def _confirmed(state: State, event: Confirmed) -> Result:
     tracked = state.tracked.get(vmid)
     if tracked is None or tracked.process != confined.process:
         return state, ()
+    if confined.wanted != tracked.placement.applied:
+        return state, ()  # the answer to an older wish: that to the newer one is on its way
     found = tracked.found
     # A failure that saw no thread has changed none either: the first look is still to come.
     if found is None and (confined.found or confined.outcome is not Outcome.FAILED):
@@ -196,14 +198,13 @@ def _confirmed(state: State, event: Confirmed) -> Result:
 def _found_first(state: State, confined: Confined) -> tuple[tuple[Tid, CpuSet], ...]:
     """The masks that were there before ours, and are to be put back.
 
-    A mask like ours is one: of a thread that was born while its parent had it already, or of an
-    earlier life of the service. A mask of all CPUs is none: undoing gives all that there are then.
+    A mask like ours is none: of a thread that was born while its parent had it already, of an
+    earlier life of the service, or of the limit that the scope was given when it appeared. Nor is
+    one of all CPUs: undoing gives all that there are then.
     """
-    online = state.host.topology.online
+    online, ours = state.host.topology.online, (confined.wanted, confined.limit)
     return tuple(
-        (tid, mask)
-        for tid, mask in confined.found
-        if mask != confined.wanted and not online <= mask
+        (tid, mask) for tid, mask in confined.found if mask not in ours and not online <= mask
     )
 
 
@@ -227,6 +228,8 @@ def _suits(state: State, vmid: Vmid, tracked: Tracked) -> bool:
     placement, host, config = tracked.placement, state.host, state.configs.get(vmid)
     enough = len(placement.home) if config is None else min(config.vcpu_count, len(host.usable))
     may_use = host.usable | (host.topology.isolated if placement.exclusive else EMPTY)
+    if placement.exclusive and placement.home <= may_use & host.topology.online:
+        return True  # placed anew it might find too few CPUs of its own, and lose those it has
     return placement.home <= may_use & host.topology.online and len(placement.home) >= enough
 
 

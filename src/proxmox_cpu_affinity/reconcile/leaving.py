@@ -1,7 +1,8 @@
 """How a guest leaves: it ended, is no longer to be managed, or was let go by hand."""
 
+from proxmox_cpu_affinity.model.cpuset import EMPTY
 from proxmox_cpu_affinity.model.guest import GuestProcess
-from proxmox_cpu_affinity.reconcile.actions import Action, Level, Save, Tell, Undo, named
+from proxmox_cpu_affinity.reconcile.actions import Action, Enclose, Level, Save, Tell, Undo, named
 from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
 
 
@@ -27,6 +28,8 @@ def let_go_unmanaged(state: State) -> Result:
 
 def undone(state: State, tracked: Tracked) -> tuple[Action, ...]:
     """Give a guest's threads back what they had; those of which nobody knows get all CPUs."""
+    if tracked.process is None and tracked.held is not None:
+        return (Enclose(tracked.placement.vmid, EMPTY),)  # only its scope is known, and held
     if tracked.process is None:
         return ()
     return (Undo(tracked.process, tracked.found or (), state.host.topology.online),)

@@ -67,9 +67,10 @@ def placed(state: State, vmid: Vmid) -> Result:
     try:
         decision, turn = place(state.host, state.occupancy(), state.turn, request)
     except UnplaceableError as error:
-        known = state.refused.get(vmid) == error.text
-        state = replace(state.without_tracked(vmid), refused={**state.refused, vmid: error.text})
-        return state, () if known else (Tell(Level.WARN, vmid, error.text),)
+        text = f"{error.text} ({error.hint})" if error.hint else error.text
+        known = state.refused.get(vmid) == text
+        state = replace(state.without_tracked(vmid), refused={**state.refused, vmid: text})
+        return state, () if known else (Tell(Level.WARN, vmid, text),)
     state = replace(state.without_refusal(vmid), turn=turn)
     state = state.with_tracked(
         vmid, Tracked(decision.placement, decision=decision, policy=request.policy)
@@ -146,7 +147,10 @@ def adopted(
     for process, threads, mask in sorted(held, key=lambda one: len(one[2])):
         if not _adoptable(state.host, threads, mask):
             continue
-        tracked = _as_found(state, process, mask, threads)
+        try:
+            tracked = _as_found(state, process, mask, threads)
+        except UnplaceableError:
+            continue  # placed, or refused, like any other guest that runs
         tracked = replace(tracked, process=process, since=now, found=(), held=Held.LATER)
         state = state.with_tracked(process.vmid, tracked)
         text = f"found running on {named(mask)}: adopted"
@@ -163,7 +167,8 @@ def _as_found(
     request = _request_of(state, process.vmid, vcpus)
     if request.vcpus < len(mask):
         host, turn = within(state.host, mask), state.turn
-        return Tracked(place(host, state.occupancy(), turn, request)[0].placement)
+        decision, _ = place(host, state.occupancy(), turn, request)
+        return Tracked(decision.placement, policy=request.policy)
     exclusive = request.policy is Policy.DEDICATED
     placement = placement_of(state.host.topology, request, mask, mask.first(), exclusive=exclusive)
     masks = {thread.vcpu: thread.affinity for thread in threads if thread.vcpu is not None}

@@ -24,8 +24,10 @@ def eased(before: State, state: State, actions: tuple[Action, ...], now: float) 
     rules = state.host.rules
     if rules.rebalance is Rebalance.OFF or rules.strategy is Strategy.ROUND_ROBIN:
         return state, actions
-    gone = (v for v, t in before.tracked.items() if t.running and v not in state.tracked)
-    if next(gone, None) is None or not state.tracked:
+    # Who was let go, or refused, runs on.
+    run_on = state.tracked.keys() | state.released | state.refused.keys()
+    left = (v for v, t in before.tracked.items() if t.running and v not in run_on)
+    if all(state.excluded(vmid) for vmid in left) or not state.tracked:
         return state, actions
     staying = [
         vmid

@@ -88,6 +88,8 @@ def _as_now(state: State, action: Action) -> Action:
 
 def _words(state: State, placement: Placement) -> str:
     if placement.applied == placement.home:
+        if any(group.overlaps(placement.home) for group in state.wide):
+            return f"on its own {named(placement.home)}: the others there are pinned or dedicated"
         return f"on its own {named(placement.home)} again: no vCPUs share CPUs there any more"
     domain = state.host.rules.width is Width.DOMAIN
     why = "PCA_WIDTH=domain" if domain else "vCPUs share CPUs there"

@@ -192,7 +192,7 @@ class Api:
         await self._service.scan()
         state = self._service.state
         running = sorted(v for v, t in state.tracked.items() if t.running)
-        rest = sorted(state.released) if not undo else []
+        rest = sorted(state.released | state.refused.keys()) if not undo else []
         rows = []
         for vmid in (*running, *rest):
             with suppress(GuestNotFoundError):  # it left while the others were placed

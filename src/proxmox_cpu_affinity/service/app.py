@@ -7,7 +7,7 @@ order. Whoever feeds an event may await that everything it led to is done and re
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
@@ -29,7 +29,7 @@ from proxmox_cpu_affinity.model.errors import AffinityError, GuestNotFoundError,
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.latency import Verdict
-from proxmox_cpu_affinity.model.placement import Confined
+from proxmox_cpu_affinity.model.placement import Confined, Outcome
 from proxmox_cpu_affinity.ports import Confiner, GuestReader, StateKeeper
 from proxmox_cpu_affinity.pve.guests import NodeGuests
 from proxmox_cpu_affinity.reconcile import State, step
@@ -139,7 +139,7 @@ class Service:
             world.scopes, world.hindrance, self.feed, self.look, lambda: self.state, self._spawn
         )
         self._measuring = UntilSettled(self._measure_once, self._measured)
-        self._memory = MemoryMover(world.tree, self._proven, self.feed)
+        self._memory = MemoryMover(world.tree, self._is_there, self.feed)
         self._cpus_switched = asyncio.Event()
         self._cpu_events = CpuEvents(self._cpus_switched.set)
         self._locks: dict[Vmid, asyncio.Lock] = {}
@@ -181,11 +181,11 @@ class Service:
 
     async def start(self) -> None:
         """Look for guests, watch those known, and begin the work in the background."""
+        await self.scoping.begin()
+        await self.scan()  # those that ended meanwhile are seen in one step
         for tracked in self.state.tracked.values():
             if tracked.process is not None:
                 self._watch.watch(tracked.process)
-        await self.scoping.begin()
-        await self.scan()
         self._spawn(self._scan_for_ever())
         if self.settings.hotplug_watchdog:
             self._follow_cpus()
@@ -203,11 +203,14 @@ class Service:
         self.scoping.end()
         await self._save()
 
-    async def release_all(self) -> None:
-        """Let every guest go: undo what was done, and leave them alone until their next start."""
+    async def release_all(self) -> tuple[Vmid, ...]:
+        """Let every guest go: undo what was done, and leave them alone until their next start.
+        Those that are held in spite of it."""
         running = [vmid for vmid, t in self.state.tracked.items() if t.running]
         for vmid in sorted(running):
             await self.feed(ReassignAsked(time.monotonic(), vmid, undo=True))
+        done = {v for v, confined in self.freed.items() if confined.outcome is Outcome.FULL}
+        return tuple(vmid for vmid in sorted(running) if vmid not in done)
 
     # -- events -------------------------------------------------------------------------------
 
@@ -221,9 +224,9 @@ class Service:
 
     async def hook(self, vmid: Vmid, phase: Phase) -> None:
         """A hookscript called: read what is true now, then let the brain decide."""
-        now = time.monotonic()
         config, process = await self._thread(self.look, vmid)
-        await self.feed(HookCalled(now, vmid, phase, config, process))
+        # Newer than any scan that began before this was read.
+        await self.feed(HookCalled(time.monotonic(), vmid, phase, config, process))
 
     def look(self, vmid: Vmid) -> tuple[GuestConfig | None, GuestProcess | None]:
         try:
@@ -232,13 +235,17 @@ class Service:
             config = None
         return config, self.world.guests.process(vmid)
 
-    def _proven(self, process: GuestProcess) -> bool:
-        return self.world.guests.process(process.vmid) == process
+    def _is_there(self, process: GuestProcess, nodes: frozenset[int]) -> bool:
+        """Whether a guest is proved again, and still to be on these nodes."""
+        tracked = self.state.tracked.get(process.vmid)
+        if tracked is None or self.world.guests.process(process.vmid) != process:
+            return False
+        return frozenset(self.host.topology.nodes_of(tracked.placement.home)) == nodes
 
     async def reassign(self, vmid: Vmid, *, undo: bool) -> None:
         """Place a running guest anew, or let it go. GuestNotFoundError."""
-        now = time.monotonic()
         config, process = await self._thread(self.look, vmid)
+        now = time.monotonic()
         if config is None:
             raise no_guest(vmid)
         self.state = replace(self.state, configs={**self.state.configs, vmid: config})
@@ -270,10 +277,14 @@ class Service:
     async def _scan_for_ever(self) -> None:
         while True:
             await asyncio.sleep(SCAN_EVERY)
-            await self.scoping.reach()
-            if self.settings.hotplug_watchdog and self.host.changed():
-                await self.host_changed()
-            await self.scan()
+            try:
+                await self.scoping.reach()
+                if self.settings.hotplug_watchdog and self.host.changed():
+                    await self.host_changed()
+                await self.scan()
+                await self.scoping.tidy()
+            except Exception:
+                log.exception("a scan failed; the next one tries again")
 
     def _follow_cpus(self) -> None:
         problem = self._cpu_events.open()
@@ -287,8 +298,11 @@ class Service:
         while True:
             await self._cpus_switched.wait()
             self._cpus_switched.clear()
-            if self.host.changed():
-                await self.host_changed()
+            try:
+                if self.host.changed():
+                    await self.host_changed()
+            except Exception:
+                log.exception("CPUs came or went and could not be followed; the next scan tries")
             await asyncio.sleep(CPU_BATCH)
 
     async def host_changed(self) -> None:
@@ -350,22 +364,9 @@ class Service:
     async def _carry_out(self, action: Action) -> None:
         match action:
             case Confine():
-                await self._effect(
-                    action.process,
-                    Confirmed,
-                    self.world.confiner.confine,
-                    action.process,
-                    action.placement,
-                )
+                await self._confine(action.process)
             case Undo():
-                await self._effect(
-                    action.process,
-                    SetFree,
-                    self.world.confiner.undo,
-                    action.process,
-                    dict(action.found),
-                    action.free,
-                )
+                await self._undo(action)
             case Inspect():
                 seen = [(p, tuple(await self.world.confiner.threads(p))) for p in action.processes]
                 await self.feed(Inspected(time.monotonic(), tuple(seen)))
@@ -384,18 +385,28 @@ class Service:
             case _:
                 assert_never(action)
 
-    async def _effect(
-        self,
-        process: GuestProcess,
-        answer: Callable[[float, Confined], Confirmed | SetFree],
-        effect: Callable[P, Awaitable[Confined]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> None:
-        """Change one guest, in turn with the other changes to it, and feed what was read back."""
-        async with self._locks.setdefault(process.vmid, asyncio.Lock()):
-            confined = await effect(*args, **kwargs)
-        await self.feed(answer(time.monotonic(), confined))
+    async def _confine(self, process: GuestProcess) -> None:
+        """Hold a guest where the state has it now, in turn with the other changes to it: it may
+        have been moved, or let go, since this was decided."""
+        async with self._turn(process):
+            tracked = self.state.tracked.get(process.vmid)
+            if tracked is None or tracked.process != process:
+                return
+            confined = await self.world.confiner.confine(process, tracked.placement)
+        await self.feed(Confirmed(time.monotonic(), confined))
+
+    async def _undo(self, action: Undo) -> None:
+        """Let a guest go, unless it was taken up again since this was decided."""
+        process = action.process
+        async with self._turn(process):
+            tracked = self.state.tracked.get(process.vmid)
+            if tracked is not None and tracked.process == process:
+                return
+            confined = await self.world.confiner.undo(process, dict(action.found), action.free)
+        await self.feed(SetFree(time.monotonic(), confined))
+
+    def _turn(self, process: GuestProcess) -> asyncio.Lock:
+        return self._locks.setdefault(process.vmid, asyncio.Lock())
 
     async def _save(self) -> None:
         """Write the state; those who wait while one is being written share the next."""

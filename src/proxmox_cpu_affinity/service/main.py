@@ -35,6 +35,15 @@ class AlreadyRunningError(AffinityError):
     code = "already-running"
 
 
+FIRST_SCAN_US = 60_000_000  # microseconds for the first look at systemd and the guests
+
+
+class StillHeldError(AffinityError):
+    """Guests that could not be let go."""
+
+    code = "still-held"
+
+
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The flags; those of the Go project are taken with one dash too."""
     parser = argparse.ArgumentParser(
@@ -153,6 +162,7 @@ async def serve(given: argparse.Namespace, paths: Paths, current: Settings) -> N
         if current.socket_file is not None:
             await listeners.unix(paths.at(current.socket_file))
         await _listen_tcp(listeners, paths, current)
+        notify(f"EXTEND_TIMEOUT_USEC={FIRST_SCAN_US}")  # a busy systemd may take its time to answer
         await service.start()
         alive = loop.create_task(stay_alive())
         notify("READY=1\nSTATUS=answering")
@@ -199,15 +209,17 @@ async def _reload(given: argparse.Namespace, paths: Paths, service: "Service") -
 
 
 async def release(paths: Paths, current: Settings) -> None:
-    """Let go of all guests without a running service."""
+    """Let go of all guests without a running service. StillHeldError."""
     from proxmox_cpu_affinity.service.app import Service, world_below
 
     service = Service(world_below(paths), current)
     service.prepare()
     await service.scoping.begin_release()
     await service.scan()
-    await service.release_all()
+    kept = await service.release_all()
     await service.stop()
+    if kept:
+        raise StillHeldError(f"not let go: VM {', '.join(map(str, kept))}")
 
 
 def run(argv: Sequence[str]) -> int:

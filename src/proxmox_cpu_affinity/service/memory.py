@@ -17,10 +17,11 @@ KEEPS_FREE = 0.10  # share of a node's memory that is left free
 
 @dataclass(slots=True)
 class MemoryMover:
-    """Moves the pages of guests; `proven` looks again whether a process is the guest."""
+    """Moves the pages of guests; `is_there` looks again whether a process is the guest and belongs
+    on these nodes."""
 
     tree: Tree
-    proven: Callable[[GuestProcess], bool]
+    is_there: Callable[[GuestProcess, frozenset[int]], bool]
     feed: Callable[[Event], Coroutine[None, None, None]]
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -39,8 +40,8 @@ class MemoryMover:
 
     def _hindrance(self, action: MoveMemory) -> str:
         """Why nothing is to be moved; empty if it is."""
-        if not self.proven(action.process):
-            return "no process is proved to be this guest"
+        if not self.is_there(action.process, action.onto):
+            return "it is not there any more"
         memory = memory_of(self.tree, action.process.pid)
         coming = sum(mib for node, mib in memory.items() if node not in action.onto)
         rooms = [memory_on(self.tree, node) for node in action.onto]

@@ -6,7 +6,7 @@ Out of scope: what is decided (reconcile.births), how systemd is asked (linux).
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxmox_cpu_affinity.linux.scopewatch import Ears, ScopeWatch
 from proxmox_cpu_affinity.model.cpuset import CpuSet
@@ -53,6 +53,7 @@ class Scoping:
     look: Callable[[Vmid], tuple[GuestConfig | None, GuestProcess | None]]
     state: Callable[[], State]
     spawn: Callable[[Coroutine[None, None, None]], None]
+    _turns: dict[Vmid, asyncio.Lock] = field(default_factory=dict)
 
     @property
     def problem(self) -> str:
@@ -92,13 +93,32 @@ class Scoping:
         match action:
             case Enclose():
                 await self._enclose(watch, action.vmid, action.cpus)
-            case WriteDropIn():
+            case WriteDropIn() | DeleteDropIn():
+                await self._bring_in_line(watch, action.vmid)
+
+    async def tidy(self) -> None:
+        """Delete every drop-in that is not to stand now, whyever it does."""
+        if self.watch is None:
+            return
+        standing = await asyncio.to_thread(self.watch.drop_ins.standing)
+        for vmid in standing - self.state().drop_ins().keys():
+            await self._bring_in_line(self.watch, vmid)
+
+    async def _bring_in_line(self, watch: ScopeWatch, vmid: Vmid) -> None:
+        """Make a guest's drop-in what the state wants in the end: what was wanted when an action
+        was decided may be over when its turn comes."""
+        async with self._turns.setdefault(vmid, asyncio.Lock()):
+            while True:
+                wanted = self.state().drop_ins().get(vmid)
                 try:
-                    await watch.announce(action.vmid, action.cpus)
+                    if wanted is None:
+                        await asyncio.to_thread(watch.drop_ins.delete, vmid)
+                    else:
+                        await watch.announce(vmid, wanted)
                 except (StoreError, SystemdError) as error:
                     log.warning("%s", error.text)
-            case DeleteDropIn():
-                await asyncio.to_thread(watch.drop_ins.delete, action.vmid)
+                if self.state().drop_ins().get(vmid) == wanted:
+                    return
 
     async def _enclose(self, watch: ScopeWatch, vmid: Vmid, cpus: CpuSet) -> None:
         effective, problem = None, watch.problem
@@ -130,12 +150,12 @@ class Scoping:
         watch = self.watch
         if watch is None:
             return
-        now = time.monotonic()
         (config, process), sighting = await asyncio.gather(
             asyncio.to_thread(self.look, vmid), watch.sighting(vmid)
         )
         if sighting is None or config is None:
             return
+        now = time.monotonic()  # newer than any scan that began before this was read
         await self.feed(ScopeAppeared(now, vmid, config, process, sighting.allowed))
         for pause in _LOOKS:
             tracked = self.state().tracked.get(vmid)
@@ -146,10 +166,9 @@ class Scoping:
 
     async def _found(self, vmid: Vmid) -> None:
         """Let the brain know of a process that is proved now, as its post-start hook would."""
-        now = time.monotonic()
         try:
             config, process = await asyncio.to_thread(self.look, vmid)
         except AffinityError:
             return
         if process is not None:
-            await self.feed(HookCalled(now, vmid, Phase.POST_START, config, process))
+            await self.feed(HookCalled(time.monotonic(), vmid, Phase.POST_START, config, process))

@@ -147,6 +147,8 @@ def _left_alone(state: State, vmid: Vmid) -> str:
     reason = config.exclusion(state.manage)
     if reason is not None:
         return f"left alone: {lines.excluded(reason)}"
+    if vmid in state.refused:
+        return f"not placed: {state.refused[vmid]}"
     return "left alone: see the log of the service for the reason"
 
 

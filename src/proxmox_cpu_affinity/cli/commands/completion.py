@@ -11,7 +11,6 @@ from proxmox_cpu_affinity.cli.command import Command
     cls=Command,
     needs_root=False,
     looks_here=False,
-    hidden=True,
     examples=("completion bash",),
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))

@@ -43,7 +43,8 @@ def reassign(
 ) -> int:
     """Give running guests their CPUs anew, or let them go.
 
-    CPUs are those that a guest has now, Changed the ones that it had before, if they were others.
+    CPUs are those chosen for a guest, Changed the ones it had before, if they were others; what it
+    may use beyond them while guests share CPUs is said by ps and explain.
     Guests that are not managed or do not run are skipped, which is no failure. Exit status 1 if
     every guest that was not skipped failed, 3 if only some did, else 0.
     """

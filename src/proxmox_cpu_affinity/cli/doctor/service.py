@@ -160,7 +160,7 @@ def check_guests(patient: Patient) -> Result:
         return failed(f"{listed('VM', lost)} not held on any CPU", "see: explain VMID")
     if homeless:
         text = f"{listed('VM', [g.vmid for g in homeless])}: {homeless[0].refused}"
-        return failed(text, "see PCA_RESERVED_CPUS and PCA_STRATEGY")
+        return failed(text, "see: explain VMID, and plan")
     if partly:
         return warning(f"{listed('VM', partly)} held in part only", "see: explain VMID")
     if not running:

@@ -1,0 +1,179 @@
+"""What happens between the awaits of the service: effects that come late, on a world in memory."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+from proxmox_cpu_affinity.linux.dropins import DropIns
+from proxmox_cpu_affinity.linux.scopes import Sighting
+from proxmox_cpu_affinity.linux.tree import Tree
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.errors import GuestNotFoundError
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
+from proxmox_cpu_affinity.model.ids import Tid, Vmid
+from proxmox_cpu_affinity.model.placement import Confined, Confinement, Placement
+from proxmox_cpu_affinity.ports import Loaded
+from proxmox_cpu_affinity.reconcile.events import Phase, ScopesReached
+from proxmox_cpu_affinity.service.app import Service
+from proxmox_cpu_affinity.service.app import World as Adapters
+from tests.scenarios.scenario import Scenario
+from tests.scenarios.story import Story
+from tests.scenarios.world import World
+
+if TYPE_CHECKING:
+    from proxmox_cpu_affinity.linux.scopewatch import ScopeWatch
+    from proxmox_cpu_affinity.service.host import HostWatch
+
+HOOK = "hookscript: local:snippets/proxmox-cpu-affinity-hook"
+
+
+class Kernel:
+    """The world's kernel, which takes its time."""
+
+    means = Confinement.THREADS
+
+    def __init__(self, world: World, slow: float) -> None:
+        self.world, self.slow = world, slow
+
+    async def confine(self, process: GuestProcess, placement: Placement) -> Confined:
+        await asyncio.sleep(self.slow)
+        return self.world.confine(process, placement)
+
+    async def undo(
+        self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet
+    ) -> Confined:
+        await asyncio.sleep(self.slow)
+        return self.world.undo(process, found, free)
+
+    async def threads(self, process: GuestProcess) -> Sequence[Thread]:
+        return self.world.threads(process)
+
+
+class Disk:
+    """Keeps nothing, as slowly as it is told to."""
+
+    delay = 0.0
+
+    def load(self) -> Loaded:
+        return Loaded(None)
+
+    def save(self, state: Mapping[str, object]) -> None:
+        del state
+        time.sleep(self.delay)
+
+
+class Guests:
+    node = "pve1"
+
+    def __init__(self, world: World) -> None:
+        self.configs, self.processes, self.process = world.configs, world.processes, world.process
+        self._config = world.config
+
+    def config(self, vmid: Vmid) -> GuestConfig:
+        found = self._config(vmid)
+        if found is None:
+            raise GuestNotFoundError(f"there is no guest {vmid}")
+        return found
+
+
+def service(
+    root: Path, vmids: Sequence[int], *, slow: float = 0.0, scopes: object = None
+) -> tuple[Service, World, Disk]:
+    guests = {Vmid(vmid): ("cores: 2", HOOK) for vmid in vmids}
+    story = Story(Scenario("1x2x4x1", {}, guests, ()))
+    host = SimpleNamespace(
+        read=lambda: None,
+        compiled=lambda _: story.state.host,
+        topology=story.topology,
+        from_cache=True,
+        changed=lambda: False,
+    )
+    disk = Disk()
+    adapters = Adapters(
+        tree=Tree(root),
+        guests=Guests(story.world),
+        confiner=Kernel(story.world, slow),
+        keeper=disk,
+        host=cast("HostWatch", host),
+        scopes=cast("ScopeWatch", scopes),
+    )
+    made = Service(adapters, story.wanted_settings())
+    made.prepare()
+    # The world's processes are no processes that a pidfd could be opened for.
+    vars(made)["_watch"] = SimpleNamespace(watch=lambda _: None, close=lambda: None)
+    return made, story.world, disk
+
+
+def masks(world: World, vmid: int) -> set[str]:
+    return {str(t.affinity) for t in world.threads(world.processes()[Vmid(vmid)])}
+
+
+def test_confining_that_was_decided_before_an_undo_does_not_come_after_it(tmp_path: Path) -> None:
+    vmids = (100, 101, 102)
+
+    async def story() -> None:
+        made, world, _ = service(tmp_path, vmids, slow=0.05)
+        for vmid in vmids:
+            world.run(Vmid(vmid))
+            await made.hook(Vmid(vmid), Phase.POST_START)
+        scan = asyncio.create_task(made.scan())
+        await asyncio.sleep(0.02)  # it is at the first guest
+        await made.reassign(Vmid(102), undo=True)
+        await scan
+        assert masks(world, 102) == {"0-7"}
+        assert Vmid(102) not in made.state.tracked
+
+    asyncio.run(story())
+
+
+def test_drop_in_that_was_wanted_when_its_start_began_is_not_written_after_it(
+    tmp_path: Path,
+) -> None:
+    """A disk that takes long for the state: the hook has given up, and the scope is there."""
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    drop_ins = DropIns(tmp_path)
+
+    class Systemd:
+        problem = ""
+        scopes = None
+
+        def __init__(self) -> None:
+            self.drop_ins = drop_ins
+
+        async def announce(self, vmid: Vmid, cpus: CpuSet) -> None:
+            await asyncio.to_thread(drop_ins.write, vmid, cpus)
+
+        async def sighting(self, vmid: Vmid) -> Sighting:
+            del vmid
+            return Sighting(None)
+
+    async def story() -> None:
+        made, world, disk = service(tmp_path, (100,), scopes=Systemd())
+        await made.feed(ScopesReached(time.monotonic()))
+        disk.delay = 0.4
+        hook = asyncio.create_task(made.hook(Vmid(100), Phase.PRE_START))
+        await asyncio.sleep(0.1)
+        disk.delay = 0.0
+        world.run(Vmid(100))
+        await made.hook(Vmid(100), Phase.POST_START)
+        await hook
+        assert not made.state.drop_ins()
+        assert not drop_ins.standing()
+
+    asyncio.run(story())
+
+
+def test_drop_in_that_nobody_wants_is_deleted_by_the_next_scan(tmp_path: Path) -> None:
+    drop_ins = DropIns(tmp_path)
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    drop_ins.write(Vmid(100), CpuSet.parse("0-1"))
+
+    async def story() -> None:
+        made, _, _ = service(tmp_path, (100,), scopes=SimpleNamespace(drop_ins=drop_ins))
+        await made.scoping.tidy()
+        assert not drop_ins.standing()
+
+    asyncio.run(story())

@@ -1,0 +1,78 @@
+"""Histories in which the brain once went wrong, each by its name."""
+
+from collections.abc import Mapping, Sequence
+
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.ids import Vmid
+from tests.scenarios.scenario import Scenario
+from tests.scenarios.story import Story
+
+HOOK = "hookscript: local:snippets/proxmox-cpu-affinity-hook"
+
+
+def played(
+    host: str,
+    guests: Mapping[int, Sequence[str]],
+    *events: str,
+    settings: Mapping[str, str] | None = None,
+) -> Story:
+    keys = {Vmid(vmid): lines for vmid, lines in guests.items()}
+    story = Story(Scenario(host, settings or {}, keys, events))
+    for event in events:
+        story.play(event)
+    return story
+
+
+def kernel(story: Story, vmid: int) -> set[str]:
+    """The masks of a guest's threads."""
+    process = story.world.processes()[Vmid(vmid)]
+    return {str(thread.affinity) for thread in story.world.threads(process)}
+
+
+def test_guest_found_where_none_may_be_does_not_end_the_start() -> None:
+    """A shared guest on isolated CPUs, the state lost: adopting it raised out of the step."""
+    host = "1x2x4x1+isolated=6-7"
+    events = ("0 run 100", "1 drift 100 6-7", "2 restart lost", "3 scan", "30 scan")
+    story = played(host, {100: ("cores: 1", HOOK)}, *events)
+    assert kernel(story, 100) == {str(story.state.tracked[Vmid(100)].placement.applied)}
+
+
+def test_dedicated_guest_that_grew_keeps_its_cpus_at_a_reload() -> None:
+    keys = ("cores: 6", "vcpus: 4", "hotplug: cpu", "tags: cpu-dedicated", HOOK)
+    events = ("0 start 100", "10 set 100 vcpus: 6", "30 scan", "40 set-service PCA_WIDTH domain")
+    story = played("1x1x4x1", {100: keys}, *events)
+    assert str(story.state.tracked[Vmid(100)].placement.home) == "0-3"
+    assert not story.state.refused
+
+
+def test_guest_that_is_let_go_is_none_that_stopped() -> None:
+    """Nobody moves onto CPUs that it still uses."""
+    guests = {100: ("cores: 3", HOOK), 101: ("cores: 3", HOOK), 102: ("cores: 2", HOOK)}
+    starts = ("0 start 100", "10 start 101", "20 start 102")
+    on = {"PCA_REBALANCE": "on"}
+    story = played("1x2x4x1", guests, *starts, settings=on)
+    before = story.state.tracked[Vmid(102)].placement
+    story.play("100 undo 100")
+    assert story.state.tracked[Vmid(102)].placement == before
+    story.play("110 stop 101")
+    assert story.state.tracked[Vmid(102)].placement != before
+
+
+def test_scope_of_a_guest_let_go_before_its_process_was_proved_is_let_go() -> None:
+    events = ("0 systemd", "1 scope 100", "2 set 100 tags: cpu-affinity-off", "3 scan")
+    story = played("1x2x4x1", {100: ("cores: 2", HOOK)}, *events)
+    assert story.world.scopes[Vmid(100)] == CpuSet()
+    story.play("4 run 100")
+    story.play("30 scan")
+    assert kernel(story, 100) == {"0-7"}
+
+
+def test_limit_of_ours_is_not_put_back_when_the_guest_is_let_go() -> None:
+    """Another guest's start widened the group between a scope and its process."""
+    guests = {100: ("cores: 2", HOOK), 101: ("cores: 3", HOOK)}
+    events = ("0 systemd", "1 scope 100", "2 start 101", "3 run 100", "4 post-start 100")
+    story = played("1x1x4x1", guests, *events)
+    assert kernel(story, 100) == {"0-3"}
+    story.play("30 undo 100")
+    assert kernel(story, 100) == {"0-3"}
+    assert story.state.tracked.get(Vmid(100)) is None
