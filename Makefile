@@ -60,8 +60,9 @@ test: check ## check, then unit, scenario and integration tests
 e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
 	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
 
-bench: develop ## what the hook costs, beside its peers
+bench: develop ## what the hook costs beside its peers; in a booted Debian, confining as multiples of set-property
 	$(BIN)/python bench/hook.py
+	$(BIN)/python -m tests.e2e.run --full -k times_as_multiples,io_threads
 
 bench-placement: develop ## how far placements are from the best possible, and how quick
 	$(BIN)/python bench/placement.py

@@ -172,7 +172,7 @@ def test_json_and_dry_run(stage: Stage) -> None:
     ("storage", "text"),
     [
         ("none", "storage 'none' does not exist"),
-        ("raw", "is not in the snippets directory"),
+        ("raw", "holds no files"),
         ("off", "storage 'off' is disabled"),
         ("away", "storage 'away' is not for node pve"),
         ("x", "unable to parse volume ID"),

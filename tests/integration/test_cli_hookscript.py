@@ -224,7 +224,7 @@ def test_our_hookscript_on_another_storage_is_ours_and_can_be_moved(
     [
         ("", "nfs", "storage 'nfs' does not exist"),
         ("dir: d0\n\tpath /srv\n", "d0", "/srv/snippets/proxmox-cpu-affinity-hook: No such file"),
-        ("lvm: d1\n\tvgname pve\n", "d1", "is not in the snippets directory"),
+        ("lvm: d1\n\tvgname pve\n", "d1", "holds no files"),
         ("dir: d2\n\tpath /var/lib/vz\n\tdisable\n", "d2", "storage 'd2' is disabled"),
         ("dir: d3\n\tpath /var/lib/vz\n\tnodes else\n", "d3", "storage 'd3' is not for node pve"),
         ("", "x", "unable to parse volume ID"),

@@ -102,14 +102,10 @@ def snippet_path(storages: Mapping[str, Storage], volume: str) -> str:
     if storage is None:
         raise RefusedError(f"storage '{match[1]}' does not exist", hint="see: pvesm status")
     name = _SNIPPET.fullmatch(match[2])
-    if storage.path is None:
-        raise RefusedError(
-            f"storage '{match[1]}' holds no files", hint="see: pvesm status --content snippets"
-        )
-    if name is None or name[1] in {".", ".."}:
+    if storage.path is None or name is None or name[1] in {".", ".."}:
         raise RefusedError(
             f"'{volume}' is not in the snippets directory",
-            hint=f"write it as {match[1]}:snippets/NAME",
+            hint=f"write it as {match[1]}:snippets/NAME, on a storage that holds files",
         )
     folder = storage.content_dirs.get("snippets", "snippets")
     return f"{storage.path.rstrip('/')}/{folder.strip('/')}/{name[1]}"

@@ -9,11 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxmox_cpu_affinity.formats.pvesections import Storage, snippet_path
+from proxmox_cpu_affinity.formats.pvesections import Storage
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.errors import ProgramFailedError, RefusedError
 from proxmox_cpu_affinity.model.guest import HOOK_FILE
-from proxmox_cpu_affinity.pve.storage import check_hook, hook_volume, storages
+from proxmox_cpu_affinity.pve.storage import check_hook, hook_path, hook_volume, storages
 
 LIBEXEC = "usr/libexec/proxmox-cpu-affinity"
 
@@ -60,7 +60,7 @@ def place_on(tree: Tree, storage: str) -> Place:
     """
     known = storages(tree)
     volume = hook_volume(storage)
-    path = snippet_path(known, volume)
+    path = hook_path(known, storage)
     found = known[storage]
     if found.shared:
         return Place(volume, path, link=False, why="other nodes read this storage", shared=True)

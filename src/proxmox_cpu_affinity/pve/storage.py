@@ -38,6 +38,15 @@ def storages(tree: Tree) -> Mapping[str, Storage]:
     return parse_storages(text or "")
 
 
+def hook_path(known: Mapping[str, Storage], storage: str) -> str:
+    """Where our hook belongs on a storage. RefusedError, SyntaxFault where it cannot be."""
+    found = known.get(storage)
+    if found is not None and found.path is None:
+        text = f"storage '{storage}' ({found.type}) holds no files"
+        raise RefusedError(text, hint="see: pvesm status --content snippets")
+    return snippet_path(known, hook_volume(storage))
+
+
 def check_hook(tree: Tree, storage: str, *, node: str) -> Findings:
     """Whether guests of this node would start with our hookscript on this storage.
 
@@ -47,7 +56,7 @@ def check_hook(tree: Tree, storage: str, *, node: str) -> Findings:
     """
     known = storages(tree)
     try:
-        path = snippet_path(known, hook_volume(storage))
+        path = hook_path(known, storage)
     except AffinityError as error:
         return Findings((error.text,), hint=error.hint)
     found = known[storage]
