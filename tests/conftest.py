@@ -52,5 +52,7 @@ def pytest_configure() -> None:
     # Tests must not see settings of whoever runs them.
     for name in [n for n in os.environ if n.startswith("PCA_")]:
         del os.environ[name]
-    # Nor how they were started: a shell's background job ignores SIGINT, and so would children.
+    # Nor how they were started: a shell's background job ignores SIGINT, one of nohup SIGHUP, and
+    # so would children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -26,6 +26,7 @@ NOT_RUN = {
     "make demo": "test_demo runs the demo itself",
     "make test": "it is what runs this",
     "make help": "prints the targets",
+    "make e2e": ".ci/run runs it",
     "make deb": "make deb-test",
     "apt install": "make deb-test",
     "apt remove": "make deb-test",

@@ -245,7 +245,7 @@ def test_everything_reserved_is_refused_with_the_reason(sim_node: Node) -> None:
     with Running(sim_node, settings=f"PCA_RESERVED_CPUS={listed}\n") as service:
         add_guest(sim_node, 100)
         before = sim_node.do("start", 100)
-        assert "left alone" in before
+        assert "not placed: no CPU may be used: all are reserved" in before
         assert "all are reserved" in service.log
         assert set(CPUS) == set.union(*masks(sim_node, 100).values())
 
