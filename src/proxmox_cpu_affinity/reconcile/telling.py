@@ -10,30 +10,24 @@ from proxmox_cpu_affinity.reconcile.events import Enclosed, MemoryMoved, SetFree
 
 
 def told_confined(confined: Confined) -> Tell:
-    vmid = confined.process.vmid
-    match confined.outcome:
-        case Outcome.FULL:
-            text = f"{confined.threads} threads read back on {named(confined.wanted)}"
-            return Tell(Level.INFO, vmid, text)
-        case Outcome.PART:
-            return Tell(Level.WARN, vmid, f"confined in part only: {_faults(confined)}")
-        case Outcome.FAILED:
-            return Tell(Level.WARN, vmid, f"not confined: {_faults(confined)}")
-        case _:
-            assert_never(confined.outcome)
+    full = f"{confined.threads} threads read back on {named(confined.wanted)}"
+    return _told(confined, full, part="confined in part only", failed="not confined")
 
 
 def told_free(event: SetFree) -> Tell:
-    confined = event.confined
+    full = f"let go: {event.confined.threads} threads read back, none is held any more"
+    return _told(event.confined, full, part="let go in part only", failed="not let go")
+
+
+def _told(confined: Confined, full: str, *, part: str, failed: str) -> Tell:
     vmid = confined.process.vmid
     match confined.outcome:
         case Outcome.FULL:
-            text = f"let go: {confined.threads} threads read back, none is held any more"
-            return Tell(Level.INFO, vmid, text)
+            return Tell(Level.INFO, vmid, full)
         case Outcome.PART:
-            return Tell(Level.WARN, vmid, f"let go in part only: {_faults(confined)}")
+            return Tell(Level.WARN, vmid, f"{part}: {_faults(confined)}")
         case Outcome.FAILED:
-            return Tell(Level.WARN, vmid, f"not let go: {_faults(confined)}")
+            return Tell(Level.WARN, vmid, f"{failed}: {_faults(confined)}")
         case _:
             assert_never(confined.outcome)
 
