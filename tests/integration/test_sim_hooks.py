@@ -91,7 +91,9 @@ def test_a_child_in_the_hooks_group_is_ended_with_the_task(sim_node: Node) -> No
 
 
 def test_a_child_in_a_session_of_its_own_lives_on(sim_node: Node) -> None:
-    out = guest(sim_node, "setsid sh -c 'sleep 0.3; touch '$OUT/$2 >/dev/null 2>&1 &")
+    # The hook waits until the child has its session: before, it would end with the hook's group.
+    child = "setsid sh -c 'touch '$OUT/began-$2'; sleep 0.3; touch '$OUT/$2 >/dev/null 2>&1 &"
+    out = guest(sim_node, f"{child} while [ ! -e $OUT/began-$2 ]; do sleep 0.02; done")
     sim_node.do("start", 100)
     assert processes.wait_until((out / "post-start").exists, seconds=10)
 
