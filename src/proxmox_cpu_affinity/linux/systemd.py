@@ -1,7 +1,7 @@
 """systemd over D-Bus: scopes that come and go, and their AllowedCPUs.
 
-Calls are made by hand rather than by introspection: two of them confine a guest, and nothing is
-asked that is not needed (org.freedesktop.systemd1(5)). Out of scope: which scope is a guest's.
+Calls are made by hand rather than by introspection: one confines a guest, and nothing is asked
+that is not needed (org.freedesktop.systemd1(5)). Out of scope: which scope is a guest's.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class Systemd:
         self._bus.disconnect()
 
     async def listen(self, listener: Listener) -> None:
-        """Be told of units and reloads from now on."""
+        """Be told of units from now on."""
         self._listener = listener
         self._bus.add_message_handler(self._heard)
         rule = f"type='signal',sender='{NAME}',path='{PATH}',interface='{MANAGER}'"
@@ -129,7 +129,6 @@ class Systemd:
         destination: str = NAME,
         path: str = PATH,
         interface: str = MANAGER,
-        patience: float = PATIENCE,
     ) -> list[Any]:
         if not self._bus.connected:  # dbus-fast would wait for an answer that cannot come
             raise SystemdError(f"the system bus has hung up: {member} was not sent")
@@ -142,7 +141,7 @@ class Systemd:
             body=body,
         )
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(PATIENCE):
                 answer = await self._bus.call(message)
         except (OSError, EOFError, DBusError, TimeoutError) as error:
             raise SystemdError(f"systemd does not answer to {member}: {error!r}") from None
