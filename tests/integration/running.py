@@ -131,6 +131,10 @@ class Running:
         """Wait until these guests are read back as confined: a start answers before it scans."""
         self.wait_for(lambda: all(self.guest(vmid)["outcome"] == "full" for vmid in vmids))
 
+    def says(self, text: str) -> None:
+        """Wait until the log has these words: an answer may come before its line is written."""
+        self.wait_for(lambda: text in self.log)
+
     def kill(self) -> None:
         """SIGKILL: no clean end of anything."""
         self.process.kill()

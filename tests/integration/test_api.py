@@ -255,7 +255,7 @@ def test_port_that_is_taken_costs_the_tcp_listener_only(sim_node: Node) -> None:
 def test_address_beyond_loopback_needs_the_insecure_setting(sim_node: Node) -> None:
     with Running(sim_node, "--host", "0.0.0.0") as service:
         assert service.process.returncode == 78
-        assert "is not a loopback address" in service.log
+        service.says("is not a loopback address")
 
 
 def test_additional_socket_of_the_settings(sim_node: Node) -> None:

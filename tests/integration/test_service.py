@@ -61,7 +61,7 @@ def test_guests_float_in_their_cache_group_while_vcpus_share_cpus(sim_node: Node
             assert len(CpuSet.parse(str(guest["cpus"]))) == 1
         floating = [v for v in vmids if len(set().union(*masks(sim_node, v).values())) > 1]
         assert len(floating) >= 2
-        assert "vCPUs share CPUs there" in service.log
+        service.says("vCPUs share CPUs there")
 
 
 @needs_two_cpus
@@ -137,7 +137,7 @@ def test_lost_state_file_costs_no_placement(sim_node: Node, state: str) -> None:
         service.start()
         service.confirms(100, 101)
         assert {vmid: masks(sim_node, vmid) for vmid in (100, 101)} == before
-        assert "adopted" in service.log
+        service.says("adopted")
         if state == "damaged":
             assert file.with_name("state.json.bad").exists()
 
@@ -246,7 +246,7 @@ def test_everything_reserved_is_refused_with_the_reason(sim_node: Node) -> None:
         add_guest(sim_node, 100)
         before = sim_node.do("start", 100)
         assert "not placed: no CPU may be used: all are reserved" in before
-        assert "all are reserved" in service.log
+        service.says("all are reserved")
         assert set(CPUS) == set.union(*masks(sim_node, 100).values())
 
 
@@ -261,7 +261,7 @@ def test_sighup_takes_new_settings_and_keeps_the_old_ones_when_they_are_bad(
         file.write_text("PCA_MANAGE=everything\n")
         service.process.send_signal(signal.SIGHUP)
         service.wait_for(lambda: "the settings in force stay" in service.log)
-        assert "line 1: PCA_MANAGE='everything' must be hook, tag or all" in service.log
+        service.says("line 1: PCA_MANAGE='everything' must be hook, tag or all")
         assert service.get("/api/v1/status").json["manage"] == "tag"
         file.write_text("PCA_MANAGE=all\n")
         service.process.send_signal(signal.SIGHUP)
@@ -288,7 +288,7 @@ def test_bad_setting_is_refused_at_start_with_78(sim_node: Node) -> None:
         service.flags = ("--log-level", "loud")
         service.start()
         assert service.process.returncode == 78
-        assert "PCA_LOG_LEVEL='loud' must be debug, info" in service.log
+        service.says("PCA_LOG_LEVEL='loud' must be debug, info")
 
 
 def test_second_service_leaves_the_first_alone(sim_node: Node) -> None:

@@ -68,5 +68,5 @@ def test_the_service_runs_with_them(dash: str, sim_node: Node) -> None:
 @DASHES
 def test_on_the_screen_there_is_no_file(dash: str, sim_node: Node) -> None:
     with Running(sim_node, f"{dash}stdout") as service:
-        assert "answers" in service.log
+        service.says("answers")
     assert not sim_node.path("/var/log/proxmox-cpu-affinity.log").exists()
