@@ -74,6 +74,7 @@ class Story:
         self.fed: list[Event] = []
         self.acted: list[Action] = []
         self.each_step: Callable[[State, Event, State, tuple[Action, ...]], None] | None = None
+        self.forgot = False  # a life of the service ended without what it knew being kept
         self._looked: Scanned | None = None
         self._now = 0.0
 
@@ -344,6 +345,7 @@ class Story:
     def _restart(self, how: str = "") -> None:
         """The service is killed and comes back; with `lost` its state file is gone."""
         wanted = self.wanted_settings()
+        self.forgot |= how == "lost"
         fresh = State(
             self._host(),
             wanted.manage,
@@ -360,6 +362,7 @@ class Story:
                 fresh,
                 tracked=memory.tracked,
                 released=memory.released,
+                leaving=memory.leaving,
                 last_places=memory.last_places,
                 turn=memory.turn,
             )

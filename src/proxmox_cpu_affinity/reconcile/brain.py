@@ -34,11 +34,17 @@ from proxmox_cpu_affinity.reconcile.events import (
     ScopesReached,
     SetFree,
 )
-from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, undone
+from proxmox_cpu_affinity.reconcile.leaving import (
+    ended,
+    followed,
+    let_go_unmanaged,
+    set_free,
+    undone,
+)
 from proxmox_cpu_affinity.reconcile.placing import housed, moved, placed
 from proxmox_cpu_affinity.reconcile.scanning import inspected, scanned, seen
 from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
-from proxmox_cpu_affinity.reconcile.telling import told_born, told_confined, told_free, told_moved
+from proxmox_cpu_affinity.reconcile.telling import told_born, told_confined, told_moved
 
 
 def step(state: State, event: Event) -> Result:
@@ -46,6 +52,7 @@ def step(state: State, event: Event) -> Result:
     after, actions = _decided(state, event)
     after, actions = rebalancing.eased(state, after, actions, event.time)
     after, actions = widths.settled(after, actions, event.time)
+    after = followed(after, actions)
     return after, (*actions, *births.in_step(state, after))
 
 
@@ -77,7 +84,7 @@ def _answered(state: State, event: Inspected | Confirmed | SetFree | MemoryMoved
         case Confirmed():
             return _confirmed(state, event)
         case SetFree():
-            return state, (told_free(event),)
+            return set_free(state, event)
         case MemoryMoved():
             return state, (told_moved(event),)
         case _:

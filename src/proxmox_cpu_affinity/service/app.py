@@ -175,6 +175,7 @@ class Service:
             self.state,
             tracked=memory.tracked,
             released=memory.released,
+            leaving=memory.leaving,
             last_places=memory.last_places,
             turn=memory.turn,
         )
