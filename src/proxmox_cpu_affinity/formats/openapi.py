@@ -53,7 +53,8 @@ def _operation(endpoint: Endpoint, schemas: Schema) -> Schema:
     if endpoint.query:
         operation["parameters"] = [_parameter(parameter) for parameter in endpoint.query]
     if endpoint.media == EVENT_STREAM:
-        operation["description"] = _stream(schemas)
+        operation["description"] = "The data of each event is one JSON object: see x-events."
+        operation["x-events"] = {name: _schema(kind, schemas) for name, kind in EVENTS.items()}
     if endpoint.body is not None:
         body = {"application/json": {"schema": _schema(endpoint.body, schemas)}}
         operation["requestBody"] = {"required": False, "content": body}
@@ -73,14 +74,6 @@ def _parameter(parameter: Parameter) -> Schema:
         "required": parameter.required,
         "schema": schema,
     }
-
-
-def _stream(schemas: Schema) -> str:
-    """What the stream's events hold, for OpenAPI has no words for it."""
-    for kind in EVENTS.values():
-        _schema(kind, schemas)
-    listed = ", ".join(f"{name} ({kind.__name__})" for name, kind in EVENTS.items())
-    return f"Each event's data is one JSON object of the schema beside its name: {listed}."
 
 
 def _schema(kind: object, schemas: Schema) -> Schema:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.engine.occupancy import overlapping
@@ -23,7 +23,6 @@ from proxmox_cpu_affinity.reconcile.events import Phase
 from proxmox_cpu_affinity.render.heatmap import heatmap_svg
 from proxmox_cpu_affinity.service import trial, views
 from proxmox_cpu_affinity.service.app import Service, no_guest
-from proxmox_cpu_affinity.service.metrics import exposition
 from proxmox_cpu_affinity.service.stream import Stream
 
 Body = Mapping[str, object]
@@ -50,6 +49,10 @@ class Api:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+
+    def timed(self, name: str) -> AbstractContextManager[None]:
+        """Count how long an endpoint takes."""
+        return self._service.herald.figures.timed(name)
 
     def handlers(self) -> dict[str, Handler]:
         """One for every endpoint; a missing one is a defect of ours and ends the start."""
@@ -174,7 +177,7 @@ class Api:
 
     async def events(self, call: Call) -> Stream:
         del call
-        return self._service.stream
+        return self._service.herald.stream
 
     async def try_guest(self, call: Call) -> Trial:
         state = self._service.state
@@ -189,7 +192,7 @@ class Api:
 
     async def metrics(self, call: Call) -> str:
         del call
-        return await asyncio.to_thread(exposition, self._service)
+        return await asyncio.to_thread(_figures, self._service)
 
     async def pre_start(self, call: Call) -> wire.HookAnswer:
         await self._hook(call, Phase.PRE_START)
@@ -260,3 +263,9 @@ class Api:
 
 def _is_set(call: Call, name: str) -> bool:
     return call.query.get(name) in ("1", "true")
+
+
+def _figures(service: Service) -> str:
+    from proxmox_cpu_affinity.service.metrics import exposition
+
+    return exposition(service)

@@ -16,7 +16,6 @@ from typing import ParamSpec, TypeVar, assert_never
 
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.formats.settings import Settings
-from proxmox_cpu_affinity.formats.wire_events import HostEvent, MeasureEvent, SettingsEvent
 from proxmox_cpu_affinity.linux.confine import GuestConfiner
 from proxmox_cpu_affinity.linux.containers import container_load
 from proxmox_cpu_affinity.linux.dropins import DropIns
@@ -63,15 +62,13 @@ from proxmox_cpu_affinity.reconcile.events import (
     SetFree,
 )
 from proxmox_cpu_affinity.service import persist
-from proxmox_cpu_affinity.service.happenings import happened
+from proxmox_cpu_affinity.service.herald import Herald
 from proxmox_cpu_affinity.service.host import HostWatch
-from proxmox_cpu_affinity.service.load import LoadWatch
 from proxmox_cpu_affinity.service.log import log
 from proxmox_cpu_affinity.service.measuring import Attempt, UntilSettled, used_by
 from proxmox_cpu_affinity.service.memory import MemoryMover
 from proxmox_cpu_affinity.service.paths import Paths
 from proxmox_cpu_affinity.service.scoping import Scoping
-from proxmox_cpu_affinity.service.stream import Stream
 from proxmox_cpu_affinity.store import JsonFile
 
 SCAN_EVERY = 30.0  # seconds
@@ -93,10 +90,6 @@ class Kept:
 
 def no_guest(vmid: Vmid) -> GuestNotFoundError:
     return GuestNotFoundError(f"there is no guest {vmid} on this node")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +135,7 @@ class Service:
         self.trouble = ""  # why the guests cannot be read, empty if they can
         self.began = time.monotonic()
         self.state: State
-        self.stream = Stream()
-        self.stream.occupied = LoadWatch(world.tree, self.stream.load).switch
+        self.herald = Herald(world.tree, self.began)
         self._watch = ProcessWatch(world.tree, self._ended)
         self.scoping = Scoping(
             world.scopes, world.hindrance, self.feed, self.look, lambda: self.state, self._spawn
@@ -228,8 +220,7 @@ class Service:
         """One step of the brain; returns when all that it led to is done and read back."""
         before = self.state
         self.state, actions = step(before, event)
-        for happening in happened(before, self.state, actions, time=_now()):
-            self.stream.publish(happening)
+        self.herald.step(before, self.state, event, actions)
         if isinstance(event, SetFree):
             self.freed[event.confined.process.vmid] = event.confined
         for action in actions:
@@ -325,8 +316,7 @@ class Service:
         online = self.host.topology.online
         text = f"CPUs changed: {online} are online now"
         log.warning("%s", text)
-        came, went = str(online - before), str(before - online)
-        self.stream.publish(HostEvent(_now(), str(online), came, went, text))
+        self.herald.cpus(before, online, text)
         host = self.host.compiled(self.settings)
         await self.feed(HostChanged(time.monotonic(), host, switched=True))
         if not self.host.from_cache:
@@ -342,16 +332,10 @@ class Service:
         def held() -> CpuSet:
             return reduce(or_, (t.placement.applied for t in self.state.tracked.values()), others)
 
-        self._told_measuring("started", "the latency is being measured")
+        self.herald.measuring(self.host.matrix)
         attempt = await self.host.measure(self.settings, held=held)
-        self._told_measuring("done", "" if attempt.changed else "the latencies stay as they were")
+        self.herald.measured(self.host.matrix, changed=attempt.changed)
         return attempt
-
-    def _told_measuring(self, what: str, text: str) -> None:
-        matrix = self.host.matrix
-        share = round(matrix.share_measured(), 4)
-        text = text or f"latency measured: {matrix.verdict}, {100 * share:.0f} % of the pairs"
-        self.stream.publish(MeasureEvent(_now(), what, matrix.verdict, share, text))
 
     def _used_by_others(self) -> CpuSet:
         """CPUs that guests use which were not placed."""
@@ -381,8 +365,7 @@ class Service:
         await self.feed(HostChanged(time.monotonic(), host))
         now = time.monotonic()
         await self.feed(ManageChanged(now, settings.manage, settings.move_memory))
-        rules = (settings.strategy, settings.manage, settings.width)
-        self.stream.publish(SettingsEvent(_now(), *rules, "settings read again"))
+        self.herald.settings(settings)
         await self.scan()
 
     def _ended(self, process: GuestProcess) -> None:

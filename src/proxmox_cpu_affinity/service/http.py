@@ -10,6 +10,7 @@ import re
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,7 +39,9 @@ _SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
 _PATH_SHOWN = 200  # characters of a path in an error
+_Timed = Callable[[str], AbstractContextManager[None]]
 T = TypeVar("T")
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -75,7 +78,7 @@ def application(api: Api, access: Access) -> web.Application:
     for endpoint in wire.ENDPOINTS:
         path = endpoint.path.replace("{vmid}", "{vmid:[^/]+}")
         app.router.add_route(
-            endpoint.method, path, _route(endpoint, handlers[endpoint.name], access)
+            endpoint.method, path, _route(endpoint, handlers[endpoint.name], access, api.timed)
         )
     # aiohttp 3.8 declares the list of these as one of decorators.
     app.on_response_prepare.append(_secured)  # type: ignore[arg-type]
@@ -103,7 +106,7 @@ def _answering(make: Callable[[T], web.Response], value: T) -> _Next:
     return answer
 
 
-def _route(endpoint: wire.Endpoint, handler: Handler, access: Access) -> _Next:
+def _route(endpoint: wire.Endpoint, handler: Handler, access: Access, timed: _Timed) -> _Next:
     async def answer(request: web.Request) -> web.StreamResponse:
         transport = request.transport
         access.check_write(
@@ -114,9 +117,12 @@ def _route(endpoint: wire.Endpoint, handler: Handler, access: Access) -> _Next:
         body = await _body(request) if endpoint.body is not None else {}
         query = checked(request.query, endpoint.query) if endpoint.query else request.query
         call = Call(request.match_info.get("vmid", ""), query, body)
-        result = await handler(call)
+        with timed(endpoint.name):
+            result = await handler(call)
         if isinstance(result, Stream):
             return await tell(request, result)
+        if endpoint.media == wire.PLAIN:
+            return web.Response(text=str(result), headers={"Content-Type": _METRICS})
         if endpoint.media != "application/json":
             # The picture's own style sheet tells dark from light; it can load nothing.
             headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
