@@ -59,8 +59,10 @@ def _left(before: State, after: State, vmid: Vmid, *, was: bool) -> What | None:
 
 
 def _changed(old: Tracked, new: Tracked) -> What | None:
-    if new.placement.home != old.placement.home:
+    if new.placement.home != old.placement.home and old.running:
         return What.MOVED
+    if new.decision is not old.decision:
+        return What.PLACED
     if new.drift > old.drift:
         return What.REPAIRED
     if new.confined is not None and (
