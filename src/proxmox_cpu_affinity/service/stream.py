@@ -1,8 +1,8 @@
 """The stream of events: a ring of what happened last, and readers that are told of what happens.
 
 Ids grow, also over restarts: the time of the start in ms, times 1000, then one more for each event.
-Memory is bounded: RING events of at most EVENT_MOST characters, READERS readers with QUEUE events
-waiting; a reader that falls further behind is dropped. Nothing runs while nobody listens. Out of
+Memory is bounded: RING events of at most TEXT_MOST characters and a few cpulists, READERS readers
+with QUEUE events waiting; a reader that falls further behind is dropped. Nothing runs while nobody listens. Out of
 scope: HTTP (sse), what is told (happenings).
 """
 
@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,11 +19,10 @@ from proxmox_cpu_affinity.formats.wire_events import Happening, LoadEvent, Reset
 from proxmox_cpu_affinity.model.errors import AffinityError
 
 RING = 500
-EVENT_MOST = 2000
+TEXT_MOST = 600
 READERS = 32
 QUEUE = 100
 HEARTBEAT = ":\n\n"
-_TEXT_MOST = 600  # characters of an event's text
 
 
 class TooManyReadersError(AffinityError):
@@ -155,13 +154,10 @@ def _number(text: str | None) -> int | None:
     return int(text)
 
 
-def _short(told: Mapping[str, object]) -> Mapping[str, object]:
-    return {
-        key: f"{value[: _TEXT_MOST - 1]}…"
-        if isinstance(value, str) and len(value) > _TEXT_MOST
-        else value
-        for key, value in told.items()
-    }
+def _short(told: dict[str, object]) -> dict[str, object]:
+    text = told["text"]
+    assert isinstance(text, str)
+    return {**told, "text": f"{text[: TEXT_MOST - 1]}…"} if len(text) > TEXT_MOST else told
 
 
 def _encoded(name: str, told: object, *, number: int | None = None) -> str:
