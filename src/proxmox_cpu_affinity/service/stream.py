@@ -2,8 +2,8 @@
 
 Ids grow, also over restarts: the time of the start in ms, times 1000, then one more for each event.
 Memory is bounded: RING events of at most TEXT_MOST characters and a few cpulists, READERS readers
-with QUEUE events waiting; a reader that falls further behind is dropped. Nothing runs while nobody listens. Out of
-scope: HTTP (sse), what is told (happenings).
+with QUEUE events waiting; a reader that falls further behind is dropped. Nothing runs while nobody
+listens. Out of scope: HTTP (sse), what is told (happenings).
 """
 
 import asyncio
