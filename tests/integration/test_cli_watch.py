@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from proxmox_cpu_affinity.cli.watching import BARS
 from proxmox_cpu_affinity.sim.node import Node
 from tests.integration.running import PATIENCE, Running, add_guest
 
@@ -45,6 +46,10 @@ class Watching:
         while not self._has(words):
             assert time.monotonic() < deadline, (words, self.seen.decode())
             self._read(0.2)
+
+    def more(self) -> None:
+        """Wait for further output."""
+        assert self._read(PATIENCE)
 
     def _has(self, words: tuple[str, ...]) -> bool:
         rest = self.seen
@@ -146,7 +151,10 @@ def test_a_terminal_shows_the_host_and_is_left_as_it_was(service: Running) -> No
         watch.until("0 placed and running", "cache group", "VMID")
         service.node.do("start", 100)
         watch.until("1 placed and running, 1 on their CPUs", "A 100", "full", "guest 100 confined")
-        watch.until("▁")
+        while not set(BARS) & set(
+            watch.seen.decode(errors="ignore")
+        ):  # the load: each bar is one of these
+            watch.more()
         assert watch.interrupt() == 130
     seen = watch.seen
     assert seen.count(ENTERED) == seen.count(LEFT) == 1

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, suppress
+from typing import ParamSpec, TypeVar
 
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.engine.occupancy import overlapping
@@ -25,6 +26,8 @@ from proxmox_cpu_affinity.service import trial, views
 from proxmox_cpu_affinity.service.app import Service, no_guest
 from proxmox_cpu_affinity.service.stream import Stream
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Body = Mapping[str, object]
 Handler = Callable[["Call"], Awaitable[object]]
 
@@ -49,6 +52,13 @@ class Api:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._thinking = asyncio.Lock()
+
+    async def _think(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What takes long, one at a time: however many ask, the threads that hooks need are
+        free."""
+        async with self._thinking:
+            return await asyncio.to_thread(work, *args, **kwargs)
 
     def timed(self, name: str) -> AbstractContextManager[None]:
         """Count how long an endpoint takes."""
@@ -96,7 +106,7 @@ class Api:
             ),
             warnings=[*service.warnings, *trouble, *host.topology.notes],
             confinement_reason=service.scoping.problem,
-            score=await asyncio.to_thread(views.scored, state),
+            score=await self._think(views.scored, state),
         )
 
     def _node(self) -> str:
@@ -125,7 +135,7 @@ class Api:
         del call
         (configs, _), processes = await asyncio.to_thread(self._service.read_guests)
         state = self._service.state
-        scores = await asyncio.to_thread(views.guest_scores, state)
+        scores = await self._think(views.guest_scores, state)
         return [
             views.guest(state, config, processes.get(vmid), scores)
             for vmid, config in sorted(configs.items())
@@ -134,7 +144,7 @@ class Api:
     async def guest(self, call: Call) -> wire.GuestView:
         config, process = await self._here(call.vmid)
         state = self._service.state
-        scores = await asyncio.to_thread(views.guest_scores, state)
+        scores = await self._think(views.guest_scores, state)
         return views.guest(state, config, process, scores)
 
     async def _here(self, vmid: Vmid) -> tuple[GuestConfig, GuestProcess | None]:
@@ -167,13 +177,13 @@ class Api:
         if _is_set(call, "affinity"):
             shown = {v: t.placement.home for v, t in state.tracked.items()}
         host = self._service.host
-        return await asyncio.to_thread(
+        return await self._think(
             heatmap_svg, host.topology, host.matrix, affinity=shown, bare=_is_set(call, "bare")
         )
 
     async def matrix(self, call: Call) -> wire.MatrixView:
         del call
-        return await asyncio.to_thread(views.matrix, self._service.host.matrix)
+        return await self._think(views.matrix, self._service.host.matrix)
 
     async def events(self, call: Call) -> Stream:
         del call
@@ -182,17 +192,17 @@ class Api:
     async def try_guest(self, call: Call) -> Trial:
         state = self._service.state
         request = trial.asked_for(call.query, state.configs)
-        return await asyncio.to_thread(trial.tried, state, request)
+        return await self._think(trial.tried, state, request)
 
     async def preview(self, call: Call) -> Preview:
         state = self._service.state
         if call.query.get("by") == "rebalance":
-            return await asyncio.to_thread(trial.rebalancing, state)
-        return await asyncio.to_thread(trial.reassigning, state, now=time.monotonic())
+            return await self._think(trial.rebalancing, state)
+        return await self._think(trial.reassigning, state, now=time.monotonic())
 
     async def metrics(self, call: Call) -> str:
         del call
-        return await asyncio.to_thread(_figures, self._service)
+        return await self._think(_figures, self._service)
 
     async def pre_start(self, call: Call) -> wire.HookAnswer:
         await self._hook(call, Phase.PRE_START)

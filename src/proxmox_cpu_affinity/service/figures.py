@@ -70,8 +70,9 @@ class Figures:
         self.outcomes[confined.outcome] += 1
         vmid = confined.process.vmid
         old, new = before.tracked.get(vmid), after.tracked.get(vmid)
-        if old is None or new is None or old.confined_at == new.confined_at:
+        if old is None or new is None or new.confined_at is None:
             return
-        seconds = confined_after(new)
-        if seconds is not None and (new.confined_at or 0.0) - seconds >= self.began:
+        first = old.found is None and new.found is not None
+        seconds = confined_after(new) if first or old.confined_at is None else None
+        if seconds is not None and new.confined_at - seconds >= self.began:
             self.started.add(seconds)  # what ran before the service did says nothing of it
