@@ -17,6 +17,7 @@ from proxmox_cpu_affinity.reconcile.events import Confirmed, Event
 from proxmox_cpu_affinity.service.figures import Figures
 from proxmox_cpu_affinity.service.happenings import happened
 from proxmox_cpu_affinity.service.load import LoadWatch
+from proxmox_cpu_affinity.service.log import log
 from proxmox_cpu_affinity.service.stream import Stream
 
 
@@ -29,7 +30,13 @@ class Herald:
         self.figures = Figures(began)
 
     def step(self, before: State, after: State, event: Event, actions: Sequence[Action]) -> None:
-        """A step of the brain was made."""
+        """A step of the brain was made. A defect here must not cost a guest its CPUs."""
+        try:
+            self._step(before, after, event, actions)
+        except Exception:
+            log.exception("what happened could not be told")
+
+    def _step(self, before: State, after: State, event: Event, actions: Sequence[Action]) -> None:
         events = list(happened(before, after, actions, time=_now()))
         self.figures.told(events)
         for each in events:
