@@ -124,13 +124,14 @@ def test_more_readers_than_are_taken_are_refused_until_one_goes() -> None:
 
 def test_the_first_who_comes_and_the_last_who_goes_are_told_of() -> None:
     stream = Stream()
-    told: list[bool] = []
-    stream.occupied = told.append
+    told: list[str] = []
+    stream.first_came = lambda: told.append("came")
+    stream.last_left = lambda: told.append("left")
     with stream.reader(None, dropped=nothing), stream.reader(None, dropped=nothing):
-        assert told == [True]
-    assert told == [True, False]
+        assert told == ["came"]
+    assert told == ["came", "left"]
     with stream.reader(None, dropped=nothing):
-        assert told == [True, False, True]
+        assert told == ["came", "left", "came"]
 
 
 def test_a_reader_is_kept_alive_and_ends_with_the_stream() -> None:

@@ -26,7 +26,8 @@ class Herald:
 
     def __init__(self, tree: Tree, began: float) -> None:
         self.stream = Stream()
-        self.stream.occupied = LoadWatch(tree, self.stream.load).switch
+        load = LoadWatch(tree, self.stream.load)
+        self.stream.first_came, self.stream.last_left = load.begin, load.end
         self.figures = Figures(began)
 
     def step(self, before: State, after: State, event: Event, actions: Sequence[Action]) -> None:

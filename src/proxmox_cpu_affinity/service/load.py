@@ -14,18 +14,20 @@ _HEAD = 256 * 1024  # bytes of /proc/stat: the CPUs' lines come first (proc(5))
 
 @dataclass(slots=True)
 class LoadWatch:
-    """Tells of the load while it is switched on."""
+    """Tells of the load from `begin` to `end`."""
 
     tree: Tree
     tell: Callable[[LoadEvent], None]
     _task: "asyncio.Task[None] | None" = field(default=None)
 
-    def switch(self, on: bool) -> None:  # noqa: FBT001 # a listener's one word
+    def begin(self) -> None:
+        self.end()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def end(self) -> None:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        if on:
-            self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         before: CpuTimes = {}

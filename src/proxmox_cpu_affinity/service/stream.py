@@ -76,7 +76,8 @@ class Stream:
         self._first = self._last = int(time.time() * 1000) * 1000
         self._ring: deque[tuple[int, str]] = deque(maxlen=RING)
         self._readers: set[Reader] = set()
-        self.occupied: Callable[[bool], None] = lambda _: None  # the first came, the last went
+        self.first_came: Callable[[], None] = _nothing
+        self.last_left: Callable[[], None] = _nothing
         self._closed = False
         self.dropped = 0
 
@@ -109,14 +110,14 @@ class Stream:
             raise TooManyReadersError(f"{len(self._readers)} read the events already")
         reader = Reader(tuple(self._missed(last_id)), dropped)
         self._readers.add(reader)
-        if len(self._readers) == 1:
-            self.occupied(True)  # noqa: FBT003 # a listener's one word
         try:
+            if len(self._readers) == 1:
+                self.first_came()
             yield reader
         finally:
             self._readers.discard(reader)
             if not self._readers:
-                self.occupied(False)  # noqa: FBT003
+                self.last_left()
 
     def close(self) -> None:
         """End every reader's stream; nobody is let in any more."""
@@ -145,6 +146,10 @@ class Stream:
 
     def _reset(self, reason: str) -> str:
         return _encoded("reset", jsonvalue.plain(ResetEvent(reason)), number=self._last)
+
+
+def _nothing() -> None:
+    """Who wants to know of readers puts something else in its place."""
 
 
 def _number(text: str | None) -> int | None:

@@ -3,33 +3,35 @@
 The state is a value, so that asking changes nothing; what is told is what would be done now.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 
 from proxmox_cpu_affinity.engine.facts import Host
 from proxmox_cpu_affinity.engine.plan import plan
 from proxmox_cpu_affinity.engine.rebalance import Move, moving_cost, rebalanced
 from proxmox_cpu_affinity.engine.score import guest_scores, score
 from proxmox_cpu_affinity.formats import wire_trial as wire
-from proxmox_cpu_affinity.model.guest import Policy, Request
+from proxmox_cpu_affinity.model.guest import GuestConfig, Request
 from proxmox_cpu_affinity.model.ids import VMID_MAX, Vmid
 from proxmox_cpu_affinity.model.placement import Placement
 from proxmox_cpu_affinity.reconcile import State, step
 from proxmox_cpu_affinity.reconcile.events import ReassignAsked
+from proxmox_cpu_affinity.reconcile.placing import request_for
 
 FELT = 0.00005  # shares of a vCPU's time: what is less is rounded away
 
 
-def asked_for(query: Mapping[str, str], taken: Iterable[Vmid]) -> Request:
-    """The request that a checked query spells, with a VMID that nobody has."""
-    used = set(taken)
-    vmid = next(number for number in range(VMID_MAX, 0, -1) if number not in used)
-    sockets = int(query.get("sockets", "1"))
-    return Request(
-        vmid=Vmid(vmid),
-        vcpus=int(query["vcpus"]),
-        policy=Policy(query.get("policy", Policy.SHARED)),
-        guest_nodes=sockets if query.get("numa") == "1" else 1,
+def asked_for(query: Mapping[str, str], taken: Container[int]) -> Request:
+    """The request of the guest that a checked query spells, with a VMID that nobody has."""
+    vcpus, sockets = int(query["vcpus"]), int(query.get("sockets", "1"))
+    guest = GuestConfig(
+        Vmid(next(number for number in range(VMID_MAX, 0, -1) if number not in taken)),
+        cores=-(-vcpus // sockets),
+        sockets=sockets,
+        vcpus=vcpus,
+        numa=query.get("numa") == "1",
+        tags=(f"cpu-{query['policy']}",) if "policy" in query else (),
     )
+    return request_for(guest, None)
 
 
 def tried(state: State, request: Request) -> wire.Trial:
