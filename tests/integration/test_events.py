@@ -180,6 +180,23 @@ def test_streams_end_with_the_service(service: Running) -> None:
     assert "failed" not in service.log
 
 
+def test_readers_who_take_nothing_do_not_hold_the_end(service: Running) -> None:
+    """Some are stuck and not dropped yet: each has a little less to read than the one before."""
+    add_guest(service.node, 100)
+    crowd: list[Listener] = []
+    try:
+        while not crowd or figure(service, "event_readers_dropped_total") == 0:
+            if len(crowd) < READERS - 1:
+                crowd.append(Listener(service))
+                assert crowd[-1].next() is not None
+            happened = events(service)
+            flood(service, 100, lambda: events(service) >= happened + 30)  # noqa: B023
+        assert service.end() == 0
+    finally:
+        for listener in crowd:
+            listener.close()
+
+
 def test_one_reader_too_many_is_told_to_come_back(service: Running) -> None:
     crowd = [Listener(service) for _ in range(READERS)]
     try:

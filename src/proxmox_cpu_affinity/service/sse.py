@@ -26,8 +26,9 @@ async def tell(request: web.Request, stream: Stream) -> web.StreamResponse:
         answer.content_type = EVENT_STREAM
         answer.charset = "utf-8"
         await answer.prepare(request)
-        await answer.write(f"retry: {RETRY_MS}\n\n{''.join(reader.backlog)}".encode())
-        while text := await reader.next(HEARTBEAT):
+        text = f"retry: {RETRY_MS}\n\n{reader.missed()}"
+        while text:
             await answer.write(text.encode())
+            text = await reader.next(HEARTBEAT)
         await answer.write_eof()
         return answer

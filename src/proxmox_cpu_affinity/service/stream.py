@@ -22,6 +22,7 @@ RING = 500
 TEXT_MOST = 600
 READERS = 32
 QUEUE = 100
+GRACE = 0.5  # seconds
 HEARTBEAT = ":\n\n"
 
 
@@ -38,7 +39,7 @@ class Reader:
     """One reader's end: what it has not been sent yet."""
 
     backlog: tuple[str, ...]  # what it is sent first
-    dropped: Callable[[], None]  # called when it is too slow
+    dropped: Callable[[], None]  # called when it is too slow: ends its connection at once
     waiting: deque[str] = field(default_factory=deque)
     ended: bool = False
     _ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -52,8 +53,15 @@ class Reader:
         return True
 
     def end(self) -> None:
+        """Let it have what is waiting, then end."""
         self.ended = True
         self._ready.set()
+
+    def missed(self) -> str:
+        """What it is sent first; kept no longer."""
+        text = "".join(self.backlog)
+        self.backlog = ()
+        return text
 
     async def next(self, patience: float) -> str:
         """What is to be sent now: a comment after `patience` seconds without any, empty when the
@@ -120,10 +128,16 @@ class Stream:
                 self.last_left()
 
     def close(self) -> None:
-        """End every reader's stream; nobody is let in any more."""
+        """End every reader's stream; nobody is let in any more. Who takes nothing is dropped after
+        GRACE: the end of the service waits for nobody."""
         self._closed = True
         for reader in self._readers:
             reader.end()
+        asyncio.get_running_loop().call_later(GRACE, self._hurry)
+
+    def _hurry(self) -> None:
+        for reader in tuple(self._readers):
+            reader.dropped()
 
     def _drop(self, reader: Reader) -> None:
         self.dropped += 1
