@@ -1,10 +1,12 @@
 """The API from outside: who may do what over which listener, and what bad requests get."""
 
+import contextlib
 import json
 import os
 import re
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,6 +202,28 @@ def test_half_a_request_holds_nobody_else(shared: Running) -> None:
         there.connect(str(shared.socket))
         there.sendall(b"POST /api/v1/plan HTTP/1.1\r\nHost: localhost\r\nContent-Le")
         assert shared.answers()
+
+
+def test_who_asks_and_reads_nothing_does_not_hold_the_end(service: Running) -> None:
+    def answered() -> float:
+        text = service.get("/metrics").body.decode()
+        found = re.search(r'_request_duration_seconds_count\{endpoint="topology"\} (\d+)', text)
+        assert found is not None
+        return float(found[1])
+
+    def is_stuck() -> bool:
+        before = answered()
+        time.sleep(0.3)
+        return 0 < before == answered() < 2000
+
+    with socket.socket(socket.AF_UNIX) as there:
+        there.settimeout(5)
+        there.connect(str(service.socket))
+        asked = b"GET /api/v1/topology HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with contextlib.suppress(TimeoutError):  # as much as is taken
+            there.sendall(asked * 2000)
+        service.wait_for(is_stuck)
+        assert service.end() == 0
 
 
 @pytest.mark.parametrize(

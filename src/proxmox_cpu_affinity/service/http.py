@@ -10,7 +10,7 @@ import re
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -40,6 +40,7 @@ _SECURITY = {
     "Cache-Control": "no-store",
 }
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
+_LAST = 2.0  # seconds that answers may take when the service ends: hooks have given up by then
 _PATH_SHOWN = 200  # characters of a path in an error
 _Timed = Callable[[str], AbstractContextManager[None]]
 T = TypeVar("T")
@@ -202,9 +203,11 @@ class Listeners:
         self._paths.append(path)
 
     async def close(self) -> None:
+        """Take nothing more, and let what is being answered be taken for a while."""
         for path in self._paths:
             path.unlink(missing_ok=True)
-        await self._runner.cleanup()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._runner.cleanup(), _LAST)
 
 
 def _is_socket(path: Path) -> bool:
