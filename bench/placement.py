@@ -28,7 +28,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from proxmox_cpu_affinity.engine.bound import lower_bound
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Rules, Turn, compile_host
 from proxmox_cpu_affinity.engine.place import place
-from proxmox_cpu_affinity.engine.rebalance import rebalanced
+from proxmox_cpu_affinity.engine.rebalance import Question, rebalanced
 from proxmox_cpu_affinity.engine.score import total
 from proxmox_cpu_affinity.formats.machine import machine
 from proxmox_cpu_affinity.formats.sysfs import topology
@@ -82,7 +82,7 @@ class Run:
     def stop(self, vmid: Vmid) -> None:
         del self.held[vmid]
         occupancy, begin = self.occupancy(), time.thread_time()
-        moves = rebalanced(self.host, occupancy)
+        moves = rebalanced(Question(self.host, occupancy))
         self.moving.append(time.thread_time() - begin)
         for move in moves:
             self.held[move.after.vmid] = move.after

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Rules, Turn, compile_host
 from proxmox_cpu_affinity.engine.place import place
-from proxmox_cpu_affinity.engine.rebalance import rebalanced
+from proxmox_cpu_affinity.engine.rebalance import Question, rebalanced
 from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.formats.machine import machine
 from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError, UnplaceableError
@@ -97,7 +97,8 @@ def _stop(talk: Talk, message: Mapping[str, object]) -> tuple[Talk, Answer]:
         raise BadRequestError(f"VM {vmid} is not running")
     left = {other: placed for other, placed in talk.placements.items() if other != vmid}
     talk = replace(talk, placements=left)
-    moved = {move.after.vmid: move.after for move in rebalanced(host, _occupancy(talk))}
+    moves = rebalanced(Question(host, _occupancy(talk)))
+    moved = {move.after.vmid: move.after for move in moves}
     talk = replace(talk, placements={**left, **moved})
     return talk, {"moves": {str(other): _cpus(placed) for other, placed in moved.items()}}
 
