@@ -29,7 +29,7 @@ def rebalanced(
     staying: frozenset[Vmid] = frozenset(),
     policies: Mapping[Vmid, Policy] = NONE,
 ) -> tuple[Move, ...]:
-    return answered(Question(host, occupancy, staying, policies))
+    return answered(Question(host, occupancy, staying=staying, policies=policies))
 
 
 def ruled(host: Host, thresholds: Thresholds) -> Host:

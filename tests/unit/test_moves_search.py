@@ -11,7 +11,7 @@ from proxmox_cpu_affinity.engine.excess import excesses
 from proxmox_cpu_affinity.engine.facts import Occupancy, Turn
 from proxmox_cpu_affinity.engine.occupancy import load_of
 from proxmox_cpu_affinity.engine.place import place
-from proxmox_cpu_affinity.engine.rebalance import rebalanced, search
+from proxmox_cpu_affinity.engine.rebalance import MOVE, Question, Ration, rebalanced, search
 from proxmox_cpu_affinity.engine.score import total
 from proxmox_cpu_affinity.model.guest import Request
 from proxmox_cpu_affinity.model.ids import Vmid
@@ -19,7 +19,7 @@ from proxmox_cpu_affinity.reconcile import State, rebalancing, step
 from proxmox_cpu_affinity.reconcile.actions import Confine, LookForMoves
 from proxmox_cpu_affinity.reconcile.events import Event, MovesFound
 from proxmox_cpu_affinity.service.moves import MoveSearch
-from tests.unit.engine_hosts import host_of
+from tests.unit.engine_hosts import holding, host_of
 from tests.unit.test_brain_histories import HOOK, played
 
 GUESTS = {100: ("cores: 3", HOOK), 101: ("cores: 3", HOOK), 102: ("cores: 2", HOOK)}
@@ -30,7 +30,7 @@ def _movable() -> State:
     """102 lies in two cache groups, and CPUs of one have just become free."""
     starts = ("0 start 100", "10 start 101", "20 start 102")
     story = played("1x2x4x1", GUESTS, *starts, settings={"PCA_REBALANCE": "on"})
-    return story.state.without_tracked(Vmid(100))
+    return replace(story.state.without_tracked(Vmid(100)), ration=Ration(MOVE))
 
 
 class _Fed:
@@ -111,6 +111,32 @@ def test_guests_that_have_just_started_move_only_when_somebody_asks() -> None:
     state = _movable()
     assert rebalanced(rebalancing.question(state, 30.0, asked=False)) == ()
     assert rebalanced(rebalancing.question(state, 30.0, asked=True))
+
+
+def test_moves_are_rationed_unless_somebody_asks() -> None:
+    """One that is made uses up what starts and stops have earned."""
+    state = replace(_movable(), ration=Ration(MOVE - 1))
+    assert rebalanced(rebalancing.question(state, LATE, asked=False)) == ()
+    assert rebalanced(rebalancing.question(state, LATE, asked=True))
+    state = _movable()
+    question = rebalancing.question(state, LATE, asked=False)
+    after, _ = step(state, MovesFound(LATE, question, rebalanced(question)))
+    assert (state.ration.moves, after.ration.moves) == (1, 0)
+
+
+def test_starts_and_stops_earn_moves_three_for_ten() -> None:
+    story = played("1x2x4x1", GUESTS, "0 start 100", "1 start 101", "2 stop 101", "3 stop 100")
+    assert story.state.ration == Ration().earned(4)
+    assert Ration().earned(10).moves == 3
+    assert Ration().earned(1000).moves == Ration().earned(2000).moves
+
+
+def test_a_cpu_that_is_shared_needlessly_is_left_whatever_the_ration() -> None:
+    host = host_of("1x1x4x1")
+    together = Occupancy((holding(1, "0"), holding(2, "0")))
+    assert len(rebalanced(Question(host, together, 0))) == 1
+    split = Occupancy((holding(1, "0-2"), holding(2, "3-4")))
+    assert rebalanced(Question(host_of("1x2x4x1"), split, 0)) == ()
 
 
 def test_nothing_is_looked_for_where_nobody_may_move() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from proxmox_cpu_affinity.engine import candidates
 from proxmox_cpu_affinity.engine.excess import excesses
-from proxmox_cpu_affinity.engine.facts import Host, Ints, Occupancy, Turn
+from proxmox_cpu_affinity.engine.facts import Bools, Host, Ints, Occupancy, Turn
 from proxmox_cpu_affinity.engine.occupancy import Load, load_of
 from proxmox_cpu_affinity.engine.place import board, in_order, ranked
 from proxmox_cpu_affinity.engine.policy import admission
@@ -23,7 +23,29 @@ from proxmox_cpu_affinity.model.guest import Policy, Request
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Placement
 
+MOVE, EARNED, SAVED = 10, 3, 100  # tenths of a move: one, for a start or a stop, at most
 LOOKED_AT = 40  # guests that are tried at most: those that may gain most
+
+MOST = 1 << 30  # no ration
+
+
+@dataclass(frozen=True, slots=True)
+class Ration:
+    """Moves that may be made: three for ten starts and stops, saved up to ten. So a host on which
+    much comes and goes is not for ever moving guests about."""
+
+    tenths: int = 0
+
+    def earned(self, events: int) -> "Ration":
+        """After so many starts and stops."""
+        return Ration(min(SAVED, self.tenths + EARNED * events))
+
+    def spent(self, moves: int) -> "Ration":
+        return Ration(max(0, self.tenths - MOVE * moves))
+
+    @property
+    def moves(self) -> int:
+        return self.tenths // MOVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +64,12 @@ class Move:
 @dataclass(frozen=True, slots=True)
 class Question:
     """What moves are looked for in. `staying` guests are not moved: those that start just now.
-    `policies` are those of guests that want cores of a kind."""
+    `policies` are those of guests that want cores of a kind. Beyond `most` moves only those are
+    made that end a needless sharing of CPUs."""
 
     host: Host
     occupancy: Occupancy
+    most: int = MOST
     staying: Set[Vmid] = frozenset()
     policies: Mapping[Vmid, Policy] = field(default_factory=dict)
 
@@ -82,7 +106,7 @@ def search(question: Question) -> Generator[None, None, tuple[Move, ...]]:
     host, occupancy = question.host, question.occupancy
     moves: list[Move] = []
     while len(moves) < host.rules.thresholds.moves:
-        found = yield from _worthy(question)
+        found = yield from _worthy(question, needful=len(moves) >= question.most)
         if not found:
             break
         best = max(found, key=lambda one: (one.worth, -one.placement.vmid))
@@ -102,12 +126,17 @@ def after(occupancy: Occupancy, move: Move) -> Occupancy:
     return replace(others, placements=(*others.placements, move.after))
 
 
-def _worthy(question: Question) -> Generator[None, None, list[_Found]]:
-    """The moves that pay, one at most of each guest."""
+def _worthy(question: Question, *, needful: bool) -> Generator[None, None, list[_Found]]:
+    """The moves that pay, one at most of each guest; `needful`: only of those that share a CPU
+    needlessly."""
     host, occupancy = question.host, question.occupancy
     load = load_of(host, occupancy)
+    needless = _needless(host, load)
     worthy = []
     for placement in _worst(question, load)[:LOOKED_AT]:
+        held = host.indexes(placement.order)
+        if needful and not needless[held].any():
+            continue
         yield
         policy = question.policies.get(placement.vmid, Policy.SHARED)
         request = Request(placement.vmid, len(placement.order), policy)
@@ -115,6 +144,14 @@ def _worthy(question: Question) -> Generator[None, None, list[_Found]]:
         if found is not None and found.worth > 0:
             worthy.append(found)
     return worthy
+
+
+def _needless(host: Host, load: Load) -> Bools:
+    """CPUs that hold more than they would if all were loaded evenly."""
+    usable = int(host.is_usable.sum())
+    least = np.ceil(load.vcpus[host.is_usable].sum() / max(1, usable))
+    needless: Bools = load.vcpus > least
+    return needless
 
 
 def _worst(question: Question, load: Load) -> list[Placement]:

@@ -45,6 +45,7 @@ from proxmox_cpu_affinity.reconcile.telling import told_born, told_confined, tol
 def step(state: State, event: Event) -> Result:
     """The next state, and what is to be done, in this order. O(guests) beside the placing."""
     after, actions = _decided(state, event)
+    after = rebalancing.rationed(state, after)
     after, actions = widths.settled(after, actions, event.time)
     moves = rebalancing.eased(state, after)
     return after, (*actions, *births.in_step(state, after), *moves)

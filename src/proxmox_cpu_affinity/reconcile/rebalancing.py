@@ -9,7 +9,7 @@ Guests that are just starting stay.
 from dataclasses import replace
 from typing import assert_never
 
-from proxmox_cpu_affinity.engine.rebalance import Move, Question
+from proxmox_cpu_affinity.engine.rebalance import MOST, Move, Question
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Rebalance, Strategy
@@ -30,6 +30,12 @@ def wanted(state: State, *, asked: bool) -> tuple[Action, ...]:
     return (LookForMoves(asked),) if state.tracked else ()
 
 
+def rationed(before: State, state: State) -> State:
+    """After a step: starts and stops earn moves."""
+    events = len(before.tracked.keys() ^ state.tracked.keys())
+    return replace(state, ration=state.ration.earned(events)) if events else state
+
+
 def eased(before: State, state: State) -> tuple[Action, ...]:
     """After a step: the search for moves, if a guest that ran is gone."""
     # Who was let go, or refused, runs on.
@@ -46,7 +52,8 @@ def question(state: State, now: float, *, asked: bool) -> Question:
         if not tracked.running or (now - tracked.since < SETTLED_AFTER and not asked)
     )
     policies = {vmid: tracked.policy for vmid, tracked in state.tracked.items()}
-    return Question(state.host, state.occupancy(), staying, policies)
+    most = MOST if asked else state.ration.moves
+    return Question(state.host, state.occupancy(), most, staying, policies)
 
 
 def stands(state: State, asked: Question) -> bool:
@@ -59,6 +66,7 @@ def found(state: State, event: MovesFound) -> Result:
     if not stands(state, event.question):
         return state, wanted(state, asked=event.asked)
     actions: tuple[Action, ...] = ()
+    state = replace(state, ration=state.ration.spent(len(event.moves)))
     for move in event.moves:
         state, more = _moved(state, move)
         actions += more
