@@ -32,7 +32,7 @@ MOST = 1 << 30  # no ration
 @dataclass(frozen=True, slots=True)
 class Ration:
     """Moves that may be made: three for ten starts and stops, saved up to ten. So a host on which
-    much comes and goes is not for ever moving guests about."""
+    much comes and goes is not for ever moving guests about. Moves that had to be made are owed."""
 
     tenths: int = 0
 
@@ -41,11 +41,11 @@ class Ration:
         return Ration(min(SAVED, self.tenths + EARNED * events))
 
     def spent(self, moves: int) -> "Ration":
-        return Ration(max(0, self.tenths - MOVE * moves))
+        return Ration(self.tenths - MOVE * moves)
 
     @property
     def moves(self) -> int:
-        return self.tenths // MOVE
+        return max(0, self.tenths // MOVE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,8 @@ def found(state: State, event: MovesFound) -> Result:
     if not stands(state, event.question):
         return state, wanted(state, asked=event.asked)
     actions: tuple[Action, ...] = ()
-    state = replace(state, ration=state.ration.spent(len(event.moves)))
+    if not event.asked:
+        state = replace(state, ration=state.ration.spent(len(event.moves)))
     for move in event.moves:
         state, more = _moved(state, move)
         actions += more
