@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from proxmox_cpu_affinity.engine import candidates
+from proxmox_cpu_affinity.engine.bound import least_alone
 from proxmox_cpu_affinity.engine.excess import excesses
 from proxmox_cpu_affinity.engine.facts import Bools, Host, Ints, Occupancy, Turn
 from proxmox_cpu_affinity.engine.occupancy import Load, load_of
@@ -105,6 +106,9 @@ def search(question: Question) -> Generator[None, None, tuple[Move, ...]]:
     """As `rebalanced`, in steps none of which takes much longer than a decision."""
     host, occupancy = question.host, question.occupancy
     moves: list[Move] = []
+    for vcpus in sorted({len(p.order) for p in occupancy.placements}):
+        least_alone(host, vcpus)  # takes long, once for each host and size
+        yield
     while len(moves) < host.rules.thresholds.moves:
         found = yield from _worthy(question, needful=len(moves) >= question.most)
         if not found:
