@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,11 +14,13 @@ from proxmox_cpu_affinity.engine.occupancy import load_of
 from proxmox_cpu_affinity.engine.place import place
 from proxmox_cpu_affinity.engine.rebalance import MOVE, Question, Ration, rebalanced, search
 from proxmox_cpu_affinity.engine.score import total
+from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.guest import Request
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.reconcile import State, rebalancing, step
 from proxmox_cpu_affinity.reconcile.actions import Confine, LookForMoves
 from proxmox_cpu_affinity.reconcile.events import Event, MovesFound
+from proxmox_cpu_affinity.service import views
 from proxmox_cpu_affinity.service.moves import MoveSearch
 from tests.unit.engine_hosts import holding, host_of
 from tests.unit.test_brain_histories import HOOK, played
@@ -26,10 +29,10 @@ GUESTS = {100: ("cores: 3", HOOK), 101: ("cores: 3", HOOK), 102: ("cores: 2", HO
 LATE = 1000.0  # seconds: by then no guest has just started
 
 
-def _movable() -> State:
+def _movable(rebalance: str = "on") -> State:
     """102 lies in two cache groups, and CPUs of one have just become free."""
     starts = ("0 start 100", "10 start 101", "20 start 102")
-    story = played("1x2x4x1", GUESTS, *starts, settings={"PCA_REBALANCE": "on"})
+    story = played("1x2x4x1", GUESTS, *starts, settings={"PCA_REBALANCE": rebalance})
     return replace(story.state.without_tracked(Vmid(100)), ration=Ration(MOVE))
 
 
@@ -111,6 +114,19 @@ def test_guests_that_have_just_started_move_only_when_somebody_asks() -> None:
     state = _movable()
     assert rebalanced(rebalancing.question(state, 30.0, asked=False)) == ()
     assert rebalanced(rebalancing.question(state, 30.0, asked=True))
+
+
+@pytest.mark.parametrize(("setting", "said"), [("on", "moves"), ("advise", "would move")])
+def test_the_row_of_a_reassign_names_the_move(setting: str, said: str) -> None:
+    """With what it gains, and what would be enough."""
+    state = _movable(setting)
+    fed = _Fed(state)
+    [move] = asyncio.run(fed.search().look(asked=True))
+    before = str(state.tracked[Vmid(102)].placement.home)
+    row = views.eased(fed.state, wire.ReassignRow(102, "success", "", before, before), move)
+    assert (row.before, row.changed) == (before, setting == "on")
+    assert f"{said} from {move.before.home} to {move.after.home}" in row.notes
+    assert "would be enough" in row.notes
 
 
 def test_moves_are_rationed_unless_somebody_asks() -> None:
