@@ -108,7 +108,7 @@ def test_thresholds_decide() -> None:
     split = Occupancy((holding(1, "0-2"), holding(2, "3-4")))
     host = host_of("1x2x4x1")
     assert rebalanced(ruled(host, Thresholds(moves=0)), split) == ()
-    assert rebalanced(ruled(host, Thresholds(move=0.9)), split) == ()
+    assert rebalanced(ruled(host, Thresholds(move=0.9, inside=0.9)), split) == ()
 
 
 def test_another_node_must_pay_more() -> None:

@@ -20,10 +20,10 @@ from tests.unit.engine_hosts import shaken, topology_of
 
 SIZES = (1, 1, 1, 2, 2, 2, 4, 4, 8)
 DIGESTS = {
-    "1x1x4x2": "bce3ccdf886d35b1",
-    "1x4x4x2": "d3531809bc2c95e9",
-    "2x2x8x2": "27c66e18fb1b569f",
-    "1x1x8x2+8e": "d5b83e26837e4b5d",
+    "1x1x4x2": "a12cbdd4d8044bd1",
+    "1x4x4x2": "e4c51df9d1069ee3",
+    "2x2x8x2": "c975e5a0ca25aab1",
+    "1x1x8x2+8e": "51c5d956697a5f3d",
 }
 
 

@@ -189,7 +189,7 @@ def _place_of(
         return None
     members, least = ranked(here, sets)[0]
     priced = (candidates.cost(here, held) - least) / here.scale * host.charges.unit
-    cost = _cost(host, placement, held, members)
+    cost = _cost(host, held, members)
     gain = priced - _barrier(host, here, beside, (held, members))
     others = [round(float(beside.vcpus[one].sum())) for one in (held, members)]
     return _Found(placement, members, gain, cost, (others[0], others[1]), priced - cost)
@@ -202,17 +202,13 @@ def _barrier(host: Host, here: candidates.Board, load: Load, sets: tuple[Ints, I
     return (before - after) * host.charges.unit
 
 
-def _least_cost(host: Host, placement: Placement) -> float:
-    """What a move inside of its nodes must be worth."""
-    rules = host.rules.thresholds
-    return max(rules.least, rules.move * len(placement.order))
-
-
-def _cost(host: Host, placement: Placement, before: Ints, after: Ints) -> float:
+def _cost(host: Host, before: Ints, after: Ints) -> float:
     """What a move must be worth."""
+    rules = host.rules.thresholds
+    if not np.isin(host.group[after], host.group[before], invert=True).any():
+        return max(rules.least, rules.inside * len(before))
     leaves = bool(np.isin(host.node[after], host.node[before], invert=True).any())
-    further = host.rules.thresholds.across_nodes * leaves
-    return _least_cost(host, placement) + further * len(before)
+    return max(rules.least, rules.move * len(before)) + rules.across_nodes * leaves * len(before)
 
 
 def _move(host: Host, found: _Found) -> Move:
