@@ -81,7 +81,7 @@ def _balanced(host: Host, others: Occupancy, turn: Turn, request: Request) -> tu
     assert sets is not None  # there are more CPUs than vCPUs
     by_cost = ranked(here, sets)
     cheapest, costs = by_cost[0]
-    shown = tuple(_candidate(here, *pair) for pair in by_cost[:SHOWN])
+    shown = _candidates(here, by_cost[:SHOWN])
     kept = _kept(here, load, request, cheapest, costs)
     if kept is not None:
         placed = placement_of(
@@ -156,12 +156,22 @@ def _kept(
     return old if candidates.cost(here, members) <= limit and shared < 0.5 else None
 
 
-def _candidate(here: candidates.Board, members: Ints, costs: int) -> Candidate:
-    groups = sorted(set(here.host.group[members].tolist()))
+def _candidates(here: candidates.Board, best: list[tuple[Ints, int]]) -> tuple[Candidate, ...]:
+    """Sets of one size, with what each costs."""
+    sets = np.stack([members for members, _ in best])
+    terms = candidates.terms(here, sets, [cost for _, cost in best])
+    return tuple(
+        Candidate(here.host.cpuset(members), one, _origin(groups))
+        for members, groups, one in zip(
+            sets.tolist(), here.host.group[sets].tolist(), terms, strict=True
+        )
+    )
+
+
+def _origin(of_members: list[int]) -> str:
+    groups = sorted(set(of_members))
     listed = ", ".join(map(str, groups))
-    origin = f"cache group {listed}" if len(groups) == 1 else f"cache groups {listed}"
-    chosen = members.tolist()
-    return Candidate(here.host.cpuset(chosen), candidates.terms(here, chosen, costs), origin)
+    return f"cache group {listed}" if len(groups) == 1 else f"cache groups {listed}"
 
 
 def _distinct(sets: list[tuple[Ints, int]]) -> list[tuple[Ints, int]]:

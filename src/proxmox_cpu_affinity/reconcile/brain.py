@@ -23,6 +23,7 @@ from proxmox_cpu_affinity.reconcile.events import (
     Inspected,
     ManageChanged,
     MemoryMoved,
+    MovesFound,
     Phase,
     ProcessEnded,
     ReassignAsked,
@@ -50,9 +51,10 @@ from proxmox_cpu_affinity.reconcile.telling import (
 def step(state: State, event: Event) -> Result:
     """The next state, and what is to be done, in this order. O(guests) beside the placing."""
     after, actions = _decided(state, event)
-    after, actions = rebalancing.eased(state, after, actions, event.time)
+    after = rebalancing.rationed(state, after)
     after, actions = widths.settled(after, actions, event.time)
-    return after, (*actions, *births.in_step(state, after))
+    moves = rebalancing.eased(state, after)
+    return after, (*actions, *births.in_step(state, after), *moves)
 
 
 def _decided(state: State, event: Event) -> Result:
@@ -70,6 +72,8 @@ def _decided(state: State, event: Event) -> Result:
             return let_go_unmanaged(fresh)
         case ReassignAsked():
             return _reassign_asked(state, event)
+        case MovesFound():
+            return rebalancing.found(state, event)
         case Inspected() | Confirmed() | SetFree() | MemoryMoved():
             return _answered(state, event)
         case _:

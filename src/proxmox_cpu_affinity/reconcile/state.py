@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Turn
+from proxmox_cpu_affinity.engine.rebalance import Ration
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Policy
@@ -52,6 +53,7 @@ class State:
     refused: Mapping[Vmid, str] = field(default_factory=dict)  # why a guest has no placement
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)  # of stopped guests
     turn: Turn = field(default_factory=Turn)
+    ration: Ration = field(default_factory=Ration)  # of moves that nobody asks for
     adopt: bool = False  # the state was lost: believe the masks of running guests, once
     outside: tuple[tuple[Cpu, float], ...] = ()  # load that is not ours, in vCPUs
     wide: Mapping[CpuSet, float] = field(default_factory=dict)  # cache groups; when last shared
