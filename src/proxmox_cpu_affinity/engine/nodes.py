@@ -151,6 +151,9 @@ class Search:
             if not node.hosts or self._rooms[k] != [room]:
                 return None
             free = inside
+        old = self._stays(k, free)
+        if old is not None:
+            return old
         there = frozenset(np.intersect1d(inside, taken).tolist())
         known = (len(node.vcpus), room, there)
         if known not in self._known:
@@ -159,6 +162,15 @@ class Search:
             count = min(len(node.vcpus), len(free))
             self._known[known] = self.cheapest(self.load.beside(sorted(there)), count, usable)
         return self._known[known]
+
+    def _stays(self, k: int, free: Ints) -> Ints | None:
+        """The CPUs of a running guest's node that is bound to its host node and has not grown."""
+        node, parts = self.request.guest_nodes[k], self.request.previous_parts
+        if not node.hosts or k >= len(parts) or len(parts[k]) != len(node.vcpus):
+            return None
+        members = self.host.indexes(parts[k])
+        whole = len(members) == len(parts[k]) and bool(np.isin(members, free).all())
+        return members if whole else None
 
     def _key(
         self, members: Ints, room: Room, parts: dict[int, Ints], rooms: dict[int, Room]
