@@ -29,11 +29,8 @@ def crowded(host: Host, occupancy: Occupancy) -> frozenset[CpuSet]:
     return frozenset(group for group in host.topology.cache_groups if group.overlaps(shared))
 
 
-def widened(
-    host: Host, occupancy: Occupancy, wide: Set[CpuSet], reaching: Set[Vmid] = frozenset()
-) -> Mapping[Vmid, Placement]:
-    """The placements with what their threads may use when these cache groups are wide, and the
-    guests `reaching` get what is free or floats on their NUMA nodes.
+def widened(host: Host, occupancy: Occupancy, wide: Set[CpuSet]) -> Mapping[Vmid, Placement]:
+    """The placements with what their threads may use when these cache groups are wide.
 
     A guest's own CPUs elsewhere stay its own; cores of another kind than it has are not added.
     Never empty. O(guests x cache groups).
@@ -44,28 +41,17 @@ def widened(
             taken |= placement.home
         if placement.exclusive:
             taken |= _siblings(host, placement.home)
-    kept = taken
-    for placement in occupancy.placements if reaching else ():
-        for group in host.topology.cache_groups:
-            kept |= placement.home & group if group not in wide else EMPTY
-    found = {}
-    for placement in occupancy.placements:
-        far = host.usable - kept if placement.vmid in reaching else EMPTY
-        found[placement.vmid] = _floating(host, placement, wide, taken, far)
-    return found
+    return {p.vmid: _floating(host, p, wide, taken) for p in occupancy.placements}
 
 
-def _floating(
-    host: Host, placement: Placement, wide: Set[CpuSet], taken: CpuSet, far: CpuSet
-) -> Placement:
-    """`far`: what it may use of its NUMA nodes beyond its cache groups."""
+def _floating(host: Host, placement: Placement, wide: Set[CpuSet], taken: CpuSet) -> Placement:
+    """Parts of a guest with virtual NUMA float each on its own host node."""
     if placement.exclusive or placement.pinned:
         return replace(placement, applied=placement.home, spans=_spans(placement, placement.parts))
     if not placement.part_of:
-        return replace(placement, applied=_applied(host, placement.home, wide, taken, far))
+        return replace(placement, applied=_applied(host, placement.home, wide, taken))
     spans = tuple(
-        part | (_applied(host, part, wide, taken, far) & _nodes(host, part))
-        for part in placement.parts
+        part | (_applied(host, part, wide, taken) & _nodes(host, part)) for part in placement.parts
     )
     return replace(placement, applied=reduce(or_, spans), spans=spans)
 
@@ -74,13 +60,11 @@ def _spans(placement: Placement, parts: tuple[CpuSet, ...]) -> tuple[CpuSet, ...
     return parts if placement.part_of else ()
 
 
-def _applied(host: Host, home: CpuSet, wide: Set[CpuSet], taken: CpuSet, far: CpuSet) -> CpuSet:
+def _applied(host: Host, home: CpuSet, wide: Set[CpuSet], taken: CpuSet) -> CpuSet:
     floats = EMPTY
     for group in host.topology.cache_groups:
         if group in wide and group.overlaps(home):
             floats |= group & host.usable & _same_kind(host, home & group)
-    if far:
-        floats |= far & _nodes(host, home) & _same_kind(host, home)
     return home | (floats - taken)
 
 
