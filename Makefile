@@ -55,7 +55,7 @@ check: develop ## format, lint, types, shell scripts, imports
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
 test: check ## check, then unit, scenario and integration tests
-	$(BIN)/python tests/run.py
+	$(BIN)/python -m tests.run
 
 e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
 	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
