@@ -218,9 +218,9 @@ def _hint(story: Faulty, vmid: Vmid, which: int) -> list[str]:
 
 def _drift(story: Faulty, vmid: Vmid, which: int) -> list[str]:
     """Of a guest of ours: what others do to theirs is theirs."""
-    return (
-        [f"drift {vmid} {which % 8}"] if vmid in story.state.tracked and _runs(story, vmid) else []
-    )
+    tracked, process = story.state.tracked.get(vmid), story.world.process(vmid)
+    ours = process is not None and tracked is not None and tracked.process == process
+    return [f"drift {vmid} {which % 8}"] if ours else []
 
 
 def _thread(story: Faulty, vmid: Vmid, which: int) -> list[str]:

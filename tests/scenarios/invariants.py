@@ -95,7 +95,9 @@ def check_node(story: Story) -> None:
         for thread, task in zip(
             story.world.threads(process), story.world.tasks[process], strict=True
         ):
-            if tracked is not None and tracked.process == process and not task.refuses:
+            # Of one whose configuration was never read nobody knows that it is ours.
+            known = vmid in state.configs and not task.refuses
+            if tracked is not None and tracked.process == process and known:
                 wanted = mask_of(thread, tracked.placement)
                 assert thread.affinity == wanted & state.host.topology.online
             if tracked is None and not task.refuses and not story.forgot:

@@ -11,18 +11,20 @@ from dataclasses import replace
 from typing import assert_never
 
 from proxmox_cpu_affinity.engine.facts import Host, Rules, compile_host
+from proxmox_cpu_affinity.engine.rebalance import rebalanced
 from proxmox_cpu_affinity.formats import settings
 from proxmox_cpu_affinity.latency.predict import predicted
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestProcess
 from proxmox_cpu_affinity.model.ids import Vmid
-from proxmox_cpu_affinity.reconcile import State, step
+from proxmox_cpu_affinity.reconcile import State, rebalancing, step
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
     DeleteDropIn,
     Enclose,
     Inspect,
+    LookForMoves,
     MoveMemory,
     Record,
     Save,
@@ -40,6 +42,7 @@ from proxmox_cpu_affinity.reconcile.events import (
     Inspected,
     ManageChanged,
     MemoryMoved,
+    MovesFound,
     Phase,
     ProcessEnded,
     ReassignAsked,
@@ -134,6 +137,9 @@ class Story:
                 off, onto = (", ".join(map(str, sorted(n))) for n in (action.off, action.onto))
                 self._say(f"moves memory of {action.process.vmid} from node {off} to {onto}")
                 self.feed(MemoryMoved(now, action.process, action.onto, 512.0, 0.0))
+            case LookForMoves():
+                question = rebalancing.question(self.state, now, asked=action.asked)
+                self.feed(MovesFound(now, question, rebalanced(question), action.asked))
             case Save():
                 self._say("saves")
                 self.saved = self._written()
@@ -191,6 +197,7 @@ class Story:
             "unmount": self._unmount,
             "systemd": self._systemd,
             "lose-systemd": self._lose_systemd,
+            "rebalance": self._rebalance,
             "deaf": self._deaf,
             "hearing": self._hearing,
         }
@@ -314,6 +321,11 @@ class Story:
 
     def _unmount(self) -> None:
         self.world.mounted = False
+
+    def _rebalance(self) -> None:
+        """As at the end of `reassign --all`."""
+        for action in rebalancing.wanted(self.state, asked=True):
+            self._carry_out(action, self._now)
 
     def _deaf(self) -> None:
         """systemd stops to answer."""

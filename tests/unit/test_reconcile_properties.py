@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxmox_cpu_affinity.engine.place import place
+from proxmox_cpu_affinity.engine.trace import Decision
+from proxmox_cpu_affinity.model.errors import UnplaceableError
+from proxmox_cpu_affinity.model.guest import Request
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.reconcile import State, step
 from proxmox_cpu_affinity.reconcile.actions import Action, Confine, Inspect
@@ -202,6 +206,54 @@ def test_a_restart_of_the_service_moves_nobody(history: list[Happening]) -> None
     story.play(f"{end + 2} scan")
     after = {v: t.placement.home for v, t in story.state.tracked.items() if t.running}
     assert after == before
+
+
+@quick
+@given(history=anything)
+def test_a_restarted_service_decides_as_one_that_went_on(history: list[Happening]) -> None:
+    """What the engine rests on is the same when it is made from the saved state and a scan."""
+    story = _begun()
+    _play(story, history)
+    end = 1000 + sum(event.after for event in history)
+    story.play(f"{end} scan")
+    story.play(f"{end} scan")
+    before = _decision(story.state)
+    story.play(f"{end + 1} restart")
+    story.play(f"{end + 2} scan")
+    assert _decision(story.state) == before
+
+
+def _decision(state: State) -> Decision | str:
+    try:
+        return place(state.host, state.occupancy(), state.turn, Request(Vmid(999), 2))[0]
+    except UnplaceableError as error:
+        return error.text
+
+
+@quick
+@given(stopped=st.permutations(list(GUESTS)), count=st.integers(0, len(GUESTS)))
+def test_the_order_of_stops_is_irrelevant(stopped: list[Vmid], count: int) -> None:
+    """Of guests that stop with nothing between them, where none is moved."""
+
+    def left(order: list[Vmid]) -> State:
+        story = Story(Scenario(HOST, {"PCA_REBALANCE": "off", "PCA_MANAGE": "all"}, GUESTS, ()))
+        for vmid in GUESTS:
+            story.play(f"0 start {vmid}")
+        for vmid in order:
+            story.play(f"10 stop {vmid}")
+        return story.state
+
+    one, other = left(stopped[:count]), left(sorted(stopped[:count]))
+    assert _by_guest(one) == _by_guest(other)
+    assert _decision(one) == _decision(other)
+    assert (one.turn, one.ration) == (other.turn, other.ration)
+
+
+def _by_guest(state: State) -> list[object]:
+    return [
+        sorted(state.tracked.items(), key=lambda one: one[0]),
+        sorted(state.last_places.items()),
+    ]
 
 
 def test_a_late_inspection_places_nobody_who_was_let_go_meanwhile() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Turn
+from proxmox_cpu_affinity.engine.rebalance import Ration
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Policy
@@ -30,6 +31,8 @@ class Tracked:
     void: bool = False  # round-robin: measured anew since, so its next start selects anew
     held: Held | None = None  # None: nothing of this start has been seen yet
     policy: Policy = Policy.SHARED  # what its tags said when it was placed
+    confined_at: float | None = None  # when this run was first held as wanted; None: not known
+    drift: int = 0  # how often threads of it were found elsewhere and put back
 
     @property
     def running(self) -> bool:
@@ -60,6 +63,7 @@ class State:
     refused: Mapping[Vmid, str] = field(default_factory=dict)  # why a guest has no placement
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)  # of stopped guests
     turn: Turn = field(default_factory=Turn)
+    ration: Ration = field(default_factory=Ration)  # of moves that nobody asks for
     adopt: bool = False  # the state was lost: believe the masks of running guests, once
     outside: tuple[tuple[Cpu, float], ...] = ()  # load that is not ours, in vCPUs
     wide: Mapping[CpuSet, float] = field(default_factory=dict)  # cache groups; when last shared

@@ -62,6 +62,7 @@ def _tracked_to_json(tracked: Tracked) -> dict[str, object]:
         "order": list(placement.order),
         "start": placement.start,
         "parts": [str(part) for part in placement.parts],
+        "part_of": list(placement.part_of),
         "exclusive": placement.exclusive,
         "pinned": placement.pinned,
         "warnings": list(placement.warnings),
@@ -70,6 +71,7 @@ def _tracked_to_json(tracked: Tracked) -> dict[str, object]:
         "found": None if tracked.found is None else _masks_to_json(tracked.found),
         "held": tracked.held,
         "policy": tracked.policy,
+        "confined_at": tracked.confined_at,
     }
 
 
@@ -117,16 +119,22 @@ def fits(memory: Memory, topology: Topology) -> Memory:
 
 def _tracked(vmid: Vmid, value: object) -> Tracked:
     entry = _mapping(value)
+    parts = tuple(CpuSet.parse(_string(part)) for part in _entries(entry, "parts"))
+    part_of = tuple(int(k) for k in _entries(entry, "part_of")) if "part_of" in entry else ()
+    if any(not 0 <= k < len(parts) for k in part_of):
+        raise ValueError("part_of")
     placement = Placement(
         vmid=vmid,
         home=CpuSet.parse(jsonvalue.text(entry, "home")),
         applied=CpuSet.parse(jsonvalue.text(entry, "applied")),
         order=tuple(Cpu(int(cpu)) for cpu in _entries(entry, "order")),
         start=Cpu(jsonvalue.whole(entry, "start", low=0, high=_CPU_MOST)),
-        parts=tuple(CpuSet.parse(_string(part)) for part in _entries(entry, "parts")),
+        parts=parts,
         exclusive=jsonvalue.boolean(entry, "exclusive"),
         pinned=jsonvalue.boolean(entry, "pinned"),
         warnings=tuple(_string(line) for line in _entries(entry, "warnings")),
+        part_of=part_of,
+        spans=parts if part_of else (),
     )
     process = None if entry["process"] is None else _process(vmid, entry)
     found = None if entry["found"] is None else _masks(entry["found"])
@@ -135,7 +143,16 @@ def _tracked(vmid: Vmid, value: object) -> Tracked:
         raise TypeError("since")
     policy = Policy(jsonvalue.text(entry, "policy"))
     held = None if entry["held"] is None else Held(jsonvalue.text(entry, "held"))
-    return Tracked(placement, process, float(since), found=found, held=held, policy=policy)
+    confined_at = entry.get("confined_at")  # not in files of earlier versions
+    return Tracked(
+        placement,
+        process,
+        float(since),
+        found=found,
+        held=held,
+        policy=policy,
+        confined_at=float(confined_at) if isinstance(confined_at, int | float) else None,
+    )
 
 
 def _leaving(vmid: Vmid, value: object) -> Leaving:
