@@ -162,9 +162,9 @@ def _in_parts(
 
 
 def _seated_candidate(here: candidates.Board, seating: nodes.Seating, costs: int) -> Candidate:
-    members = seating.members.tolist()
-    terms = candidates.terms(here, members, costs)
-    return Candidate(here.host.cpuset(members), terms, seating.origin())
+    members = seating.members
+    (terms,) = candidates.terms(here, members[None, :], [costs])
+    return Candidate(here.host.cpuset(members.tolist()), terms, seating.origin())
 
 
 def _once(shown: list[Candidate]) -> tuple[Candidate, ...]:
