@@ -15,13 +15,13 @@ from tests.scenarios.scenario import Scenario
 from tests.scenarios.story import Story
 from tests.scenarios.world import NODE
 
-HOST = "1x2x2x2"
-OTHER_HOSTS = (HOST, HOST, "1x2x2x2+offline=3", "1x2x2x2+offline=0,4", "1x2x2x2+offline=0-1,3-7")
+HOST = "2x1x2x2"
+OTHER_HOSTS = (HOST, HOST, "2x1x2x2+offline=3", "2x1x2x2+offline=0,4", "2x1x2x2+offline=0-1,3-7")
 HOOK = "hookscript: local:snippets/proxmox-cpu-affinity-hook"
 GUESTS = {
     Vmid(100): ("cores: 2", HOOK),
     Vmid(101): ("cores: 1", "tags: cpu-affinity"),
-    Vmid(102): ("cores: 4", "sockets: 2", HOOK),
+    Vmid(102): ("cores: 4", "sockets: 2", "numa: 1", HOOK),
     Vmid(103): ("cores: 3",),
     Vmid(104): ("cores: 16", "tags: cpu-affinity;cpu-pinned"),
 }

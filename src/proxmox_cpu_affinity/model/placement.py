@@ -116,6 +116,11 @@ class Placement:
             return self.spans[self.part_of[vcpu]]
         return self.applied
 
+    @property
+    def masks(self) -> frozenset[CpuSet]:
+        """All masks that threads of the guest have."""
+        return frozenset((self.applied, *(self.mask_of(v) for v in range(len(self.order)))))
+
 
 @dataclass(frozen=True, slots=True)
 class ThreadFault:

@@ -239,8 +239,8 @@ def _strayed(tracked: Tracked, confined: Confined) -> int:
     before = tracked.confined
     if before is None or before.outcome is not Outcome.FULL or before.wanted != confined.wanted:
         return 0
-    pinned, wanted = tracked.placement.pinned, confined.wanted
-    return sum(not mask <= wanted if pinned else mask != wanted for _, mask in confined.found)
+    masks = tracked.placement.masks
+    return sum(mask not in masks for _, mask in confined.found)
 
 
 def _found_first(state: State, confined: Confined) -> tuple[tuple[Tid, CpuSet], ...]:
