@@ -17,7 +17,7 @@ DIST := $(PREFIX)/lib/python3/dist-packages
 PYTHON := $(or $(wildcard $(BIN)/python),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo check test e2e bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
+.PHONY: help setup develop demo check test e2e faults bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ test: check ## check, then unit, scenario and integration tests
 
 e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
 	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
+
+faults: develop ## random histories with faults against the brain; HISTORIES=100000 for more
+	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES))
 
 bench: develop ## what the hook costs beside its peers; in a booted Debian, confining as multiples of set-property
 	$(BIN)/python bench/hook.py
