@@ -28,6 +28,7 @@ NOT_RUN = {
     "make test": "it is what runs this",
     "make help": "prints the targets",
     "make e2e": ".ci/run runs it",
+    "make faults": ".ci/run runs it",
     "make deb": "make deb-test",
     "apt install": "make deb-test",
     "apt remove": "make deb-test",
