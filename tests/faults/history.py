@@ -1,7 +1,7 @@
 """Histories of a node and its service, drawn from a seed; and how one that fails is made small.
 
-What a happening means is for who plays it: in memory (memory.py) or with real processes
-(processes.py). What cannot happen when its turn comes is nothing.
+What a happening means is for who plays it (memory.py). What cannot happen when its turn comes is
+nothing.
 """
 
 import random
@@ -33,13 +33,11 @@ class Kind(StrEnum):
 
     SCAN = "scan"
     LATE_SCAN = "a scan that began before"
-    RESTART = "service restarted"
     KILL = "service killed"
     LOST = "service killed and its state lost"
     FREEZE = "service stopped by SIGSTOP"
     THAW = "service continued"
     RELOAD = "settings changed, SIGHUP"
-    SECOND = "a second service"
     MEASURED = "measured anew"
 
     FULL = "disk full"
@@ -47,12 +45,10 @@ class Kind(StrEnum):
     CPUS = "CPUs on or off"
     UNMOUNT = "/etc/pve gone"
     MOUNT = "/etc/pve back"
-    CLOCK = "clock jumps"
     BUS_LOST = "D-Bus gone"
     BUS_BACK = "D-Bus back"
     DEAF = "systemd does not answer"
     HEARING = "systemd answers"
-    HANG = "qm hangs"
 
 
 # Guests live more than they are edited, and faults come between, not instead.

@@ -123,9 +123,7 @@ def _words(story: Faulty, happening: Happening) -> list[str]:
     kind, which = happening.kind, happening.which
     if kind in _GUEST:
         return _GUEST[kind](story, vmid, which)
-    if kind in _SERVICE:
-        return _SERVICE[kind](story, which)
-    return []  # clock, qm and a second service touch no brain
+    return _SERVICE[kind](story, which)
 
 
 def _runs(story: Faulty, vmid: Vmid) -> bool:
@@ -299,7 +297,6 @@ _GUEST: dict[Kind, Callable[[Faulty, Vmid, int], list[str]]] = {
 _SERVICE: dict[Kind, Callable[[Faulty, int], list[str]]] = {
     Kind.SCAN: _plain("scan"),
     Kind.LATE_SCAN: _plain("look"),
-    Kind.RESTART: _restart(),
     Kind.KILL: _restart(),
     Kind.LOST: _restart("lost"),
     Kind.FREEZE: _freeze,

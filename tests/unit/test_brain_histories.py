@@ -1,11 +1,13 @@
 """Histories in which the brain once went wrong, each by its name."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.service import persist
 from tests.scenarios.scenario import Scenario
-from tests.scenarios.story import Story
+from tests.scenarios.story import BOOT, Story
 
 HOOK = "hookscript: local:snippets/proxmox-cpu-affinity-hook"
 
@@ -98,3 +100,35 @@ def test_threads_of_guest_nodes_are_not_elsewhere() -> None:
     story = played("2x1x4x1", {100: guest}, "0 start 100", "30 scan", "60 scan")
     assert len(kernel(story, 100)) > 1
     assert story.state.tracked[Vmid(100)].drift == 0
+
+
+def killed_before_it_was_kept(story: Story, vmid: int) -> None:
+    """As when SIGKILL comes after the masks were set, before the first look was on disk."""
+    kept = json.loads(story.saved)
+    kept["tracked"][str(vmid)]["found"] = None
+    story.saved = json.dumps(kept)
+
+
+def test_our_own_masks_are_never_those_found_first() -> None:
+    """vCPUs of a pinned guest, or one with nodes, have other masks than the guest as a whole:
+    after a SIGKILL these were taken for what was there before us, and undoing gave them back."""
+    pinned = ("cores: 2", "tags: cpu-pinned", HOOK)
+    nodes = ("cores: 2", "sockets: 2", "numa: 1", HOOK)
+    for guest in (pinned, nodes):
+        story = played("2x1x4x1", {100: guest}, "0 start 100")
+        killed_before_it_was_kept(story, 100)
+        for event in ("1 restart", "30 scan", "31 undo 100"):
+            story.play(event)
+        assert kernel(story, 100) == {str(story.world.online)}
+
+
+def test_state_file_of_an_earlier_version_is_understood() -> None:
+    """One without what is kept since: an upgrade forgot all guests' first masks and last places."""
+    story = played("1x2x4x1", {100: ("cores: 2", HOOK)}, "0 start 100")
+    kept = json.loads(story.saved)
+    del kept["leaving"]
+    for one in kept["tracked"].values():
+        del one["part_of"], one["confined_at"]
+    memory = persist.from_json(kept, boot_id=BOOT)
+    assert memory.tracked.keys() == {Vmid(100)}
+    assert not memory.leaving

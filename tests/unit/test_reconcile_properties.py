@@ -13,20 +13,11 @@ from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.reconcile import State, step
 from proxmox_cpu_affinity.reconcile.actions import Action, Confine, Inspect
 from proxmox_cpu_affinity.reconcile.events import Event, Inspected
+from tests.faults.memory import GUESTS, HOOKS, HOST, OTHER_HOSTS, SERVICE
 from tests.scenarios.invariants import check_drop_ins, check_node, check_step, plain, unanswered
 from tests.scenarios.scenario import Scenario
 from tests.scenarios.story import Story
 
-HOST = "1x2x2x2"
-OTHER_HOSTS = (HOST, "1x2x2x2+offline=3", "1x2x2x2+offline=0,4", "1x2x2x2+offline=0-1,3-7")
-HOOK = "hookscript: local:snippets/proxmox-cpu-affinity-hook"
-GUESTS = {
-    Vmid(100): ("cores: 2", HOOK),
-    Vmid(101): ("cores: 1", "tags: cpu-affinity"),
-    Vmid(102): ("cores: 4", "sockets: 2", HOOK),
-    Vmid(103): ("cores: 3",),
-    Vmid(104): ("cores: 16", "tags: cpu-affinity;cpu-pinned"),
-}
 CHANGES = (
     "affinity: 0-1",
     "tags: cpu-affinity-off",
@@ -37,18 +28,6 @@ CHANGES = (
     "cores: 2",
     "cores: 5",
 )
-SERVICE = (
-    "MANAGE hook",
-    "MANAGE tag",
-    "MANAGE all",
-    "RESERVED_CPUS 0-3",
-    "RESERVED_CPUS 0-7",
-    "RESERVED_CPUS",
-    "STRATEGY round-robin",
-    "STRATEGY balanced",
-)
-
-HOOKS = ("pre-start", "post-start", "pre-stop", "post-stop")
 ALWAYS = (*HOOKS, "reassign", "undo")
 IF_RUNNING = ("die", "vanish", "stop", "refuse", "spawn")
 IF_STOPPED = ("start", "run", "boot", "scope")

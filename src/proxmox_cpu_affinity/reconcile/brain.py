@@ -5,7 +5,7 @@ from typing import assert_never
 
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
-from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome, Strategy
+from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome, Placement, Strategy
 from proxmox_cpu_affinity.reconcile import births, rebalancing, widths
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
@@ -197,7 +197,7 @@ def _confirmed(state: State, event: Confirmed) -> Result:
     found = tracked.found
     # A failure that saw no thread has changed none either: the first look is still to come.
     if found is None and (confined.found or confined.outcome is not Outcome.FAILED):
-        found = _found_first(state, confined)
+        found = _found_first(state, tracked.placement, confined)
     before = tracked.confined
     confined_at = _first_held(tracked, event)
     kept = (found, confined_at) == (tracked.found, tracked.confined_at)
@@ -243,14 +243,16 @@ def _strayed(tracked: Tracked, confined: Confined) -> int:
     return sum(mask not in masks for _, mask in confined.found)
 
 
-def _found_first(state: State, confined: Confined) -> tuple[tuple[Tid, CpuSet], ...]:
+def _found_first(
+    state: State, placement: Placement, confined: Confined
+) -> tuple[tuple[Tid, CpuSet], ...]:
     """The masks that were there before ours, and are to be put back.
 
     A mask like ours is none: of a thread that was born while its parent had it already, of an
     earlier life of the service, or of the limit that the scope was given when it appeared. Nor is
     one of all CPUs: undoing gives all that there are then.
     """
-    online, ours = state.host.topology.online, (confined.wanted, confined.limit)
+    online, ours = state.host.topology.online, {*placement.masks, confined.limit}
     return tuple(
         (tid, mask) for tid, mask in confined.found if mask not in ours and not online <= mask
     )

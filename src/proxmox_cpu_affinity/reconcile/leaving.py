@@ -17,8 +17,7 @@ from proxmox_cpu_affinity.reconcile.telling import told_free
 
 
 def ended(state: State, process: GuestProcess) -> Result:
-    leaving = state.leaving.get(process.vmid)
-    if leaving is not None and leaving.process == process:
+    if _is_leaving(state, process):
         state = state.without_leaving(process.vmid)
     if state.released_runs.get(process.vmid) == process:
         return state.without_released(process.vmid), (Save(),)
@@ -54,7 +53,7 @@ def followed(state: State, actions: tuple[Action, ...]) -> State:
     begun = {
         action.process.vmid: Leaving(action.process, action.found)
         for action in actions
-        if isinstance(action, Undo) and _known(state, action) is None
+        if isinstance(action, Undo) and not _is_leaving(state, action.process)
     }
     for vmid, leaving in {**state.leaving, **begun}.items():
         tracked = state.tracked.get(vmid)
@@ -66,18 +65,18 @@ def followed(state: State, actions: tuple[Action, ...]) -> State:
     return state
 
 
-def _known(state: State, action: Undo) -> Leaving | None:
-    known = state.leaving.get(action.process.vmid)
-    return known if known is not None and known.process == action.process else None
+def _is_leaving(state: State, process: GuestProcess) -> bool:
+    known = state.leaving.get(process.vmid)
+    return known is not None and known.process == process
 
 
 def set_free(state: State, event: SetFree) -> Result:
     """What was read back when a guest was let go; a failure is told once."""
     confined = event.confined
     vmid = confined.process.vmid
-    known = state.leaving.get(vmid)
-    if known is None or known.process != confined.process:
+    if not _is_leaving(state, confined.process):
         return state, ()
+    known = state.leaving[vmid]
     if confined.outcome is Outcome.FULL:
         return state.without_leaving(vmid), (told_free(event), Save())
     if known.told:

@@ -7,6 +7,7 @@ imported by the first who asks: who wants no figures shall not pay for the libra
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
+from typing import TypeVar
 
 from prometheus_client import generate_latest
 from prometheus_client.core import (
@@ -28,6 +29,7 @@ from proxmox_cpu_affinity.service.app import Service
 from proxmox_cpu_affinity.service.figures import HOOKS, Durations, Figures
 
 PREFIX = "proxmox_cpu_affinity_"
+Family = TypeVar("Family", GaugeMetricFamily, CounterMetricFamily)
 Samples = Mapping[str, float | None]
 """A label's value to a number; None: not known, so there is no series of it."""
 
@@ -143,18 +145,17 @@ def _single(name: str, text: str, value: float) -> GaugeMetricFamily:
 
 
 def _labelled(name: str, text: str, label: str, samples: Samples) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(PREFIX + name, text, labels=_names(label))
-    for value, number in samples.items():
-        if number is not None:
-            family.add_metric([value] if label else [], number)
-    return family
+    return _filled(GaugeMetricFamily(PREFIX + name, text, labels=_names(label)), samples)
 
 
 def _counter(name: str, text: str, label: str, samples: Samples) -> CounterMetricFamily:
-    family = CounterMetricFamily(PREFIX + name, text, labels=_names(label))
+    return _filled(CounterMetricFamily(PREFIX + name, text, labels=_names(label)), samples)
+
+
+def _filled(family: Family, samples: Samples) -> Family:
     for value, number in samples.items():
         if number is not None:
-            family.add_metric([value] if label else [], number)
+            family.add_metric([value] if value else [], number)
     return family
 
 

@@ -84,7 +84,10 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
         memory = Memory(
             tracked={v: _tracked(v, t) for v, t in _by_vmid(kept, "tracked").items()},
             released=frozenset(Vmid(int(v)) for v in _entries(kept, "released")),
-            leaving={v: _leaving(v, one) for v, one in _by_vmid(kept, "leaving").items()},
+            # Not in files of earlier versions.
+            leaving={
+                v: _leaving(v, e) for v, e in _by_vmid({"leaving": {}, **kept}, "leaving").items()
+            },
             last_places={
                 v: CpuSet.parse(_string(cpus)) for v, cpus in _by_vmid(kept, "last_places").items()
             },
