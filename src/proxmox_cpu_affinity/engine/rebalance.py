@@ -145,11 +145,11 @@ def _place_of(
         return None
     members, least = ranked(here, sets)[0]
     gain = (candidates.cost(here, held) - least) / here.scale * host.charges.unit
-    return _Found(placement, members, gain, _cost(host, held, members))
+    return _Found(placement, members, gain, moving_cost(host, held, members))
 
 
-def _cost(host: Host, before: Ints, after: Ints) -> float:
-    """What a move must be worth."""
+def moving_cost(host: Host, before: Ints, after: Ints) -> float:
+    """What a move between these CPUs (as indexes) must be worth, in shares of one vCPU's time."""
     rules = host.rules.thresholds
     leaves = bool(np.isin(host.node[after], host.node[before], invert=True).any())
     return len(before) * (rules.move + rules.across_nodes * leaves)

@@ -38,7 +38,13 @@ from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, undo
 from proxmox_cpu_affinity.reconcile.placing import housed, moved, placed
 from proxmox_cpu_affinity.reconcile.scanning import inspected, scanned, seen
 from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
-from proxmox_cpu_affinity.reconcile.telling import told_born, told_confined, told_free, told_moved
+from proxmox_cpu_affinity.reconcile.telling import (
+    told_born,
+    told_confined,
+    told_free,
+    told_moved,
+    told_repaired,
+)
 
 
 def step(state: State, event: Event) -> Result:
@@ -183,16 +189,48 @@ def _confirmed(state: State, event: Confirmed) -> Result:
     if found is None and (confined.found or confined.outcome is not Outcome.FAILED):
         found = _found_first(state, confined)
     before = tracked.confined
-    actions: tuple[Action, ...] = (Save(),) if found != tracked.found else ()
+    confined_at = _first_held(tracked, event)
+    kept = (found, confined_at) == (tracked.found, tracked.confined_at)
+    actions: tuple[Action, ...] = () if kept else (Save(),)
     held, applied = tracked.held, tracked.placement.applied
     if held is Held.LATER and tracked.found is None and confined.limit == applied:
         # The signal of its scope came after the process: nobody but the drop-in has set the limit.
         held = Held.BIRTH
         actions += (told_born(vmid, applied),)
-    state = state.with_tracked(vmid, replace(tracked, confined=confined, found=found, held=held))
+    strayed = _strayed(tracked, confined)
+    after = replace(
+        tracked,
+        confined=confined,
+        found=found,
+        held=held,
+        confined_at=confined_at,
+        drift=tracked.drift + bool(strayed),
+    )
+    state = state.with_tracked(vmid, after)
     if before is None or (before.outcome, before.wanted) != (confined.outcome, confined.wanted):
         actions += (told_confined(confined),)
+    elif strayed:
+        actions += (told_repaired(confined, strayed),)
     return state, actions
+
+
+def _first_held(tracked: Tracked, event: Confirmed) -> float | None:
+    """When a run was first seen to be held as wanted. Of one that was held before the service
+    began, and of which nobody kept it, that is not known any more."""
+    before = tracked.confined
+    if tracked.confined_at is not None or event.confined.outcome is not Outcome.FULL:
+        return tracked.confined_at
+    first = tracked.found is None if before is None else before.outcome is not Outcome.FULL
+    return event.time if first else None
+
+
+def _strayed(tracked: Tracked, confined: Confined) -> int:
+    """How many threads were elsewhere, though all had been read back where they belong."""
+    before = tracked.confined
+    if before is None or before.outcome is not Outcome.FULL or before.wanted != confined.wanted:
+        return 0
+    pinned, wanted = tracked.placement.pinned, confined.wanted
+    return sum(not mask <= wanted if pinned else mask != wanted for _, mask in confined.found)
 
 
 def _found_first(state: State, confined: Confined) -> tuple[tuple[Tid, CpuSet], ...]:

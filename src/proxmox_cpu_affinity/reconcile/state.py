@@ -30,6 +30,8 @@ class Tracked:
     void: bool = False  # round-robin: measured anew since, so its next start selects anew
     held: Held | None = None  # None: nothing of this start has been seen yet
     policy: Policy = Policy.SHARED  # what its tags said when it was placed
+    confined_at: float | None = None  # when this run was first held as wanted; None: not known
+    drift: int = 0  # how often threads of it were found elsewhere and put back
 
     @property
     def running(self) -> bool:

@@ -62,6 +62,7 @@ from proxmox_cpu_affinity.reconcile.events import (
     SetFree,
 )
 from proxmox_cpu_affinity.service import persist
+from proxmox_cpu_affinity.service.herald import Herald
 from proxmox_cpu_affinity.service.host import HostWatch
 from proxmox_cpu_affinity.service.log import log
 from proxmox_cpu_affinity.service.measuring import Attempt, UntilSettled, used_by
@@ -134,6 +135,7 @@ class Service:
         self.trouble = ""  # why the guests cannot be read, empty if they can
         self.began = time.monotonic()
         self.state: State
+        self.herald = Herald(world.tree, self.began)
         self._watch = ProcessWatch(world.tree, self._ended)
         self.scoping = Scoping(
             world.scopes, world.hindrance, self.feed, self.look, lambda: self.state, self._spawn
@@ -216,7 +218,9 @@ class Service:
 
     async def feed(self, event: Event) -> None:
         """One step of the brain; returns when all that it led to is done and read back."""
-        self.state, actions = step(self.state, event)
+        before = self.state
+        self.state, actions = step(before, event)
+        self.herald.step(before, self.state, event, actions)
         if isinstance(event, SetFree):
             self.freed[event.confined.process.vmid] = event.confined
         for action in actions:
@@ -307,8 +311,12 @@ class Service:
 
     async def host_changed(self) -> None:
         """Other CPUs are online: read the host again, move who lost one, measure."""
+        before = self.host.topology.online
         await self._thread(self.host.read)
-        log.warning("CPUs changed: %s are online now", self.host.topology.online)
+        online = self.host.topology.online
+        text = f"CPUs changed: {online} are online now"
+        log.warning("%s", text)
+        self.herald.cpus(before, online, text)
         host = self.host.compiled(self.settings)
         await self.feed(HostChanged(time.monotonic(), host, switched=True))
         if not self.host.from_cache:
@@ -324,7 +332,10 @@ class Service:
         def held() -> CpuSet:
             return reduce(or_, (t.placement.applied for t in self.state.tracked.values()), others)
 
-        return await self.host.measure(self.settings, held=held)
+        self.herald.measuring(self.host.matrix)
+        attempt = await self.host.measure(self.settings, held=held)
+        self.herald.measured(self.host.matrix, changed=attempt.changed)
+        return attempt
 
     def _used_by_others(self) -> CpuSet:
         """CPUs that guests use which were not placed."""
@@ -354,6 +365,7 @@ class Service:
         await self.feed(HostChanged(time.monotonic(), host))
         now = time.monotonic()
         await self.feed(ManageChanged(now, settings.manage, settings.move_memory))
+        self.herald.settings(settings)
         await self.scan()
 
     def _ended(self, process: GuestProcess) -> None:

@@ -53,6 +53,7 @@ def _tracked_to_json(tracked: Tracked) -> dict[str, object]:
         "found": None if tracked.found is None else {str(t): str(m) for t, m in tracked.found},
         "held": tracked.held,
         "policy": tracked.policy,
+        "confined_at": tracked.confined_at,
     }
 
 
@@ -122,7 +123,16 @@ def _tracked(vmid: Vmid, value: object) -> Tracked:
         raise TypeError("since")
     policy = Policy(jsonvalue.text(entry, "policy"))
     held = None if entry["held"] is None else Held(jsonvalue.text(entry, "held"))
-    return Tracked(placement, process, float(since), found=found, held=held, policy=policy)
+    confined_at = entry.get("confined_at")  # not in files of earlier versions
+    return Tracked(
+        placement,
+        process,
+        float(since),
+        found=found,
+        held=held,
+        policy=policy,
+        confined_at=float(confined_at) if isinstance(confined_at, int | float) else None,
+    )
 
 
 def _turn(value: object) -> Turn:
