@@ -37,8 +37,8 @@ from proxmox_cpu_affinity.store import JsonFile
 SCAN_EVERY = 0.5  # seconds: CPUs that are made up send no messages
 STAT_EVERY = 1.0
 _KINDS = (
-    ("web", 2, ""),
     ("db", 8, "cpu-dedicated"),
+    ("web", 2, ""),
     ("mail", 4, ""),
     ("build", 6, ""),
     ("rt", 2, "cpu-pinned"),
@@ -77,8 +77,7 @@ def guests_for(cpus: int) -> dict[Vmid, GuestConfig]:
     left, turn = cpus * 3 // 4, 0
     while left > 0:
         name, cores, tag = _KINDS[turn % len(_KINDS)]
-        scale = 2 if cpus > 256 else 1
-        cores = min(cores * scale if cpus > 8 else 1, left)
+        cores = min(cores if cpus > 32 else max(1, cores // 2) if cpus > 8 else 1, left)
         vmid = Vmid(100 + len(found))
         label = f"{name}-{turn // len(_KINDS) + 1:02}"
         found[vmid] = GuestConfig(
@@ -137,8 +136,8 @@ class Confiner:
         return Confined(process, free, Outcome.FULL, self.means, 4, 1)
 
     async def threads(self, process: GuestProcess) -> Sequence[Thread]:
-        del process
-        return ()
+        everywhere = CpuSet.of(range(os.cpu_count() or 1))
+        return (Thread(Tid(process.pid), "CPU 0/KVM", everywhere),)
 
 
 class Host(HostWatch):

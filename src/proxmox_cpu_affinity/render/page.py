@@ -40,7 +40,7 @@ def page_html(template: str, sight: Sight) -> str:
         ),
         "groups": _groups(sight.topology, sight.guests),
         "guests": "".join(map(_guest, sorted(sight.guests, key=lambda g: (not g.running, g.vmid))))
-        or '<tr><td colspan="8" class="quiet">There are no guests on this node.</td></tr>',
+        or '<tr><td colspan="7" class="quiet">There are no guests on this node.</td></tr>',
     }
     return _PLACE.sub(lambda found: words[found[1]], template)
 
@@ -105,8 +105,7 @@ def _guest(guest: GuestView) -> str:
         "CPUs": guest.cpus,
         "Nodes": ", ".join(map(str, guest.nodes)),
         "Loss / least": score,
-        "Held": _held(guest),
-        "Drift": str(guest.drift or ""),
+        "Held": _held(guest) + (f" · put back {guest.drift} times" if guest.drift else ""),
     }
     row = "".join(_cell(label, text) for label, text in cells.items())
     idle = "" if guest.running else " idle"
@@ -124,7 +123,7 @@ def _held(guest: GuestView) -> str:
     if guest.refused:
         return f"not placed: {guest.refused}"
     if guest.outcome:
-        means = "" if guest.confinement == "none" else f" by its {guest.confinement}"
+        means = "" if guest.confinement == "none" else f" · {guest.confinement}"
         return f"{guest.outcome}{means}"
     if guest.managed:
         return "not placed yet" if guest.running else "stopped"

@@ -8,7 +8,7 @@ export function make(tag, attributes = {}, ...children) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
     else made.setAttribute(name, value === true ? "" : value);
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return made;
 }
 
@@ -23,6 +23,9 @@ export function cpus(list) {
   }
   return found;
 }
+
+/** A cpulist as text that may break after its commas only. */
+export const breakable = (list) => list.split(",").flatMap((part, i) => (i ? [",", make("wbr"), part] : [part]));
 
 /** A share as per cent: one decimal, two where it would be nothing. */
 export function percent(share) {

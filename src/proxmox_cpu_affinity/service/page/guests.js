@@ -1,10 +1,10 @@
 // The guests as a list, and each one's explanation: the decision, its candidates, placing it anew.
 
 import { get } from "./api.js";
-import { by, clock, counted, make, mark, percent } from "./dom.js";
+import { breakable, by, clock, counted, make, mark, percent } from "./dom.js";
 
 const OUTCOMES = { full: "good", part: "warn", failed: "bad", pending: "quiet", reserved: "quiet" };
-const MEANS = { scope: "by its scope", threads: "by its threads", none: "" };
+const MEANS = { scope: "scope", threads: "threads", none: "" };
 const TERMS = ["contention", "smt", "latency", "kind", "spread"];
 
 export class GuestList {
@@ -35,7 +35,7 @@ export class GuestList {
     for (const vmid of this.rows.keys()) {
       if (!there.has(vmid)) { this.rows.delete(vmid); this.opened.delete(vmid); }
     }
-    if (!wanted.length) wanted.push(make("tr", {}, make("td", { colspan: 8, class: "quiet" }, "There are no guests on this node.")));
+    if (!wanted.length) wanted.push(make("tr", {}, make("td", { colspan: 7, class: "quiet" }, "There are no guests on this node.")));
     const now = [...this.body.children];
     if (now.length !== wanted.length || now.some((row, i) => row !== wanted[i])) this.#place(wanted);
   }
@@ -76,11 +76,11 @@ export class GuestList {
       make("th", { role: "rowheader", scope: "row" }, name),
       cell("", guest.policy),
       cell("vCPUs", String(guest.vcpus), "n"),
-      cell("CPUs", placed ? guest.cpus : "", "cpus"),
+      cell("CPUs", placed ? breakable(guest.cpus) : "", "cpus"),
       cell("Nodes", (guest.nodes ?? []).join(", ")),
       cell("Loss / least", guest.score === null || guest.score === undefined ? "" : `${percent(guest.score)} / ${percent(guest.bound)}`, "n"),
-      make("td", { role: "cell" }, this.#held(guest)),
-      cell("Drift", guest.drift ? String(guest.drift) : ""));
+      make("td", { role: "cell" }, this.#held(guest),
+        guest.drift ? make("span", { class: "warn" }, ` · put back ${counted(guest.drift, "time")}`) : null));
   }
 
   #held(guest) {
@@ -90,7 +90,7 @@ export class GuestList {
       return make("span", { class: "quiet" }, said);
     }
     const means = MEANS[guest.confinement] ?? guest.confinement;
-    return make("span", { class: OUTCOMES[guest.outcome] ?? "warn" }, [guest.outcome, means].filter(Boolean).join(" "));
+    return make("span", { class: OUTCOMES[guest.outcome] ?? "warn" }, [guest.outcome, means].filter(Boolean).join(" · "));
   }
 
   light(vmids) {
@@ -107,7 +107,7 @@ export class GuestList {
       this.shown("");
     } else {
       this.opened.add(vmid);
-      kept.why = make("tr", { role: "row", class: "why" }, make("td", { role: "cell", colspan: 8 }, "Asking why"));
+      kept.why = make("tr", { role: "row", class: "why" }, make("td", { role: "cell", colspan: 7 }, "Asking why"));
       kept.row.after(kept.why);
       this.#explain(vmid);
     }
@@ -169,7 +169,7 @@ export class GuestList {
     const rows = decision.candidates.map((each) => {
       const chosen = each.cpus === decision.cpus;
       return make("tr", { class: chosen ? "chosen" : null, onpointerenter: () => this.shown(each.cpus), onpointerleave: () => this.shown("") },
-        make("td", { class: "cpus" }, each.cpus, chosen ? " (chosen)" : ""),
+        make("td", { class: "cpus" }, breakable(each.cpus), chosen ? " (chosen)" : ""),
         make("td", { class: "n" }, each.cost.toFixed(2)),
         TERMS.map((term) => make("td", { class: "n" }, each[term].toFixed(2))),
         make("td", {}, each.origin));

@@ -1,7 +1,7 @@
 // The live page: fetches what is, follows what happens, and tells its parts.
 
 import { follow, get } from "./api.js";
-import { by, clock, counted, cpus, make, percent, together } from "./dom.js";
+import { by, clock, counted, cpus, make, mark, percent, together } from "./dom.js";
 import { GuestList } from "./guests.js";
 import { HeatMap } from "./heat.js";
 import { HostMap } from "./map.js";
@@ -26,7 +26,8 @@ function lit(vmids) {
 
 function changed(rows) {
   for (const row of rows) told({ time: new Date().toISOString(), level: row.status === "failed" ? "warn" : "info",
-    text: `VM ${row.vmid}: placed anew: ${row.told || row.notes || row.status}` });
+    vmid: row.vmid,
+    text: `placed anew: ${row.told || row.notes || row.status}` });
   fetchAll();
 }
 
@@ -40,6 +41,7 @@ async function fetchHost() {
 
 async function fetchGuests() {
   const guests = await get("guests");
+  for (const guest of guests) if (guest.cpus !== "") mark(guest.vmid); // letters in the guests' order
   map.settle(guests.filter((guest) => guest.cpus !== ""));
   list.settle(guests);
 }
@@ -98,7 +100,8 @@ function told(event) {
   const events = by("event-list");
   events.querySelector(":scope > .quiet")?.remove();
   events.prepend(make("li", {}, make("time", { datetime: event.time }, clock(event.time)),
-    make("span", { class: event.level === "warn" ? "warn" : null }, event.text)));
+    make("span", { class: event.level === "warn" ? "warn" : null },
+      event.vmid ? `VM ${event.vmid}: ${event.text}` : event.text)));
   while (events.children.length > EVENTS_SHOWN) events.lastChild.remove();
 }
 
