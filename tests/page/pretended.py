@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
+from proxmox_cpu_affinity.formats.cpuinfo import CPUINFO
 from proxmox_cpu_affinity.linux.threads import stat_of
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import CpuSet
@@ -49,8 +50,8 @@ _KINDS = (
 
 
 def lay_out(root: Path, spec: HostSpec) -> None:
-    """The host's files below a root; the list of what is online last, for that is looked at."""
-    files = generate(spec)
+    """The host's sysfs below a root; the list of what is online last, for that is looked at."""
+    files = {path: text for path, text in generate(spec).items() if path.startswith("sys/")}
     last = "sys/devices/system/cpu/online"
     for path in (*(path for path in files if path != last), last):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -64,15 +65,10 @@ def lay_out(root: Path, spec: HostSpec) -> None:
             for inner in sorted(folder.rglob("*"), reverse=True):
                 inner.rmdir()
             folder.rmdir()
-    for folder in ("proc", "var/log"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    me = root / f"proc/{os.getpid()}"
-    if not me.exists():
-        me.symlink_to(f"/proc/{os.getpid()}")
 
 
 def guests_for(cpus: int) -> dict[Vmid, GuestConfig]:
-    """Guests that fill three quarters of so many CPUs, and two that are not managed."""
+    """Guests that fill three quarters of so many CPUs, one that is not managed, and one more."""
     found: dict[Vmid, GuestConfig] = {}
     left, turn = cpus * 3 // 4, 0
     while left > 0:
@@ -84,9 +80,10 @@ def guests_for(cpus: int) -> dict[Vmid, GuestConfig]:
             vmid, "pve", label, cores=cores, tags=("cpu-affinity", *((tag,) if tag else ()))
         )
         left, turn = left - cores, turn + 1
-    for name, tags in (("legacy", ("cpu-affinity-off",)), ("<b>archive</b>", ())):
+    odd = os.environ.get("PRETENDED_NAME", "archive")
+    for name, tags in (("legacy", ("cpu-affinity-off",)), (odd, ("cpu-affinity",))):
         vmid = Vmid(900 + len(found))
-        found[vmid] = GuestConfig(vmid, "pve", name, cores=2, tags=tags)
+        found[vmid] = GuestConfig(vmid, "pve", name, cores=1, tags=tags)
     return found
 
 
@@ -96,7 +93,7 @@ class Guests:
 
     tree: Tree
     found: Mapping[Vmid, GuestConfig]
-    running: threading.Event  # they start when the service is there: it has nothing to adopt
+    running: threading.Event  # once they were looked for: the service has nothing to adopt
     node: str = "pve"
 
     def configs(self) -> tuple[Mapping[Vmid, GuestConfig], frozenset[Vmid]]:
@@ -109,6 +106,7 @@ class Guests:
 
     def processes(self) -> Mapping[Vmid, GuestProcess]:
         found = {vmid: self.process(vmid) for vmid in self.found}
+        self.running.set()
         return {vmid: process for vmid, process in found.items() if process is not None}
 
     def process(self, vmid: Vmid) -> GuestProcess | None:
@@ -178,15 +176,16 @@ def write_loads(root: Path, cpus: CpuSet) -> None:
 
 def run(root: Path, spec: HostSpec, flags: Sequence[str]) -> int:
     lay_out(root, spec)
-    cpuinfo = root / "proc/cpuinfo"
-    named = re.sub("Generated .*", f"Made-up host of {spec.count} CPUs", cpuinfo.read_text())
-    cpuinfo.write_text(named)
+    for folder in ("proc", "var/log"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / f"proc/{os.getpid()}").symlink_to(f"/proc/{os.getpid()}")
+    text = generate(spec)[CPUINFO]
+    named = re.sub("Generated .*", f"Made-up host of {spec.count} CPUs", text)
+    (root / CPUINFO).write_text(named)
     tree = Tree(root)
 
     def pretended(paths: Paths) -> World:
-        running = threading.Event()
-        threading.Timer(SCAN_EVERY, running.set).start()
-        guests = Guests(tree, guests_for(spec.count), running)
+        guests = Guests(tree, guests_for(spec.count), threading.Event())
         watch = Host(tree, JsonFile(paths.matrix))
         return World(tree, guests, Confiner(), JsonFile(paths.state), watch)
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.promises import PROMISES, promises_of, shows
 from tests.e2e.report import Report, Result, table
-from tests.run import e2e_count
+from tests.run import count_left
 
 
 def report() -> tuple[Report, list[tuple[str, int]]]:
@@ -81,9 +81,9 @@ def test_figures_that_are_missing_are_a_failure(
     if content is not None:
         file.write_text(content)
     monkeypatch.setenv("E2E_COUNT", str(file))
-    assert e2e_count() == figures
+    assert count_left() == figures
 
 
 def test_without_e2e_nothing_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("E2E_COUNT", raising=False)
-    assert e2e_count() == (0, 0)
+    assert count_left() == (0, 0)

@@ -128,15 +128,14 @@ export class HostMap {
     const large = this.root.dataset.size === "l" && held.length === 1 && held[0] < 100000;
     cell.replaceChildren(
       ...marks.slice(0, 4).map((each) => make("i", { class: each.colour })),
-      make("small", {}, String(cpu)),
       make("b", {}, large ? String(held[0]) : said),
     );
-    cell.setAttribute("aria-label", this.#label(cpu, held, state));
+    cell.setAttribute("aria-label", this.#label(cpu, held, large || !said ? "" : `${said}: `, state));
   }
 
-  #label(cpu, held, state) {
+  #label(cpu, held, said, state) {
     const guests = held.map((vmid) => `${vmid} ${this.names.get(vmid)}`).join(", ");
-    const parts = [`CPU ${cpu}`, guests ? `guest ${guests}` : state ? "" : "free", state];
+    const parts = [`CPU ${cpu}`, guests ? `${said}guest ${guests}` : state ? "" : "free", state];
     return parts.filter(Boolean).join(", ");
   }
 
