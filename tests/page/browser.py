@@ -1,4 +1,4 @@
-"""Debian's Chromium, and a page in it that is listened to: what it asks for, what it complains of."""
+"""Debian's Chromium, and a page in it that is listened to: what it asks for and complains of."""
 
 import shutil
 from collections.abc import Iterator

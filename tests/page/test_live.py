@@ -40,7 +40,9 @@ def test_it_shows_the_guests_and_where_they_are(
         expect(row.locator(".cpus")).to_have_text(str(guest["cpus"]))
         cell = view.page.locator(f'#map [data-cpu="{guest["cpus"]}"]')
         expect(cell).to_contain_text(str(vmid))
-        expect(cell).to_have_attribute("aria-label", f"CPU {guest['cpus']}, guest {vmid} guest-{vmid}")
+        expect(cell).to_have_attribute(
+            "aria-label", f"CPU {guest['cpus']}, guest {vmid} guest-{vmid}"
+        )
 
 
 def test_a_guest_that_starts_appears_and_one_that_stops_goes(
@@ -198,3 +200,17 @@ def test_the_heat_map_reads_the_exact_value(service: Running, view: Watched) -> 
         assert "and CPU" in reading.inner_text()
     view.page.keyboard.press("ArrowLeft")
     expect(reading).to_contain_text("itself")
+
+
+def test_what_the_policy_forbids_is_noticed_by_these_tests(service: Running, view: Watched) -> None:
+    """The checks at the end of each test can fail."""
+    view.live(service.port)
+    view.check()
+    view.page.evaluate("document.body.append(document.createElement('style'))")
+    view.page.evaluate("document.querySelector('body > style').textContent = 'p { color: red }'")
+    service.wait_for(lambda: view.page.evaluate("window.violations.length > 0"))
+    with pytest.raises(AssertionError):
+        view.check()
+    assert any("style-src" in said for said in view.page.evaluate("window.violations"))
+    view.page.evaluate("window.violations = []")
+    view.allowed = ("Content Security Policy", "style")

@@ -17,7 +17,8 @@ WEIGHT_MAX = 150_000  # bytes of all that is not an answer of the API
 # Ink on both ends of every guest's colour, painted, so that any notation becomes bytes.
 CELL_CONTRASTS = """() => {
   const context = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-  const linear = (byte) => { const c = byte / 255; return c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4; };
+  const linear = (byte) =>
+    byte / 255 <= .04045 ? byte / 255 / 12.92 : ((byte / 255 + .055) / 1.055) ** 2.4;
   const light = (colour) => {
     context.fillStyle = colour; context.fillRect(0, 0, 1, 1);
     const [r, g, b] = context.getImageData(0, 0, 1, 1).data;
@@ -26,7 +27,8 @@ CELL_CONTRASTS = """() => {
   const found = [];
   for (const part of document.querySelectorAll('#map .cell > i')) {
     const ink = light(getComputedStyle(part.parentElement).color);
-    for (const colour of getComputedStyle(part).backgroundImage.match(/(oklch|rgb|color)\\([^)]*\\)/g)) {
+    const gradient = getComputedStyle(part).backgroundImage;
+    for (const colour of gradient.match(/(oklch|rgb|color)\\([^)]*\\)/g)) {
       const [low, high] = [ink, light(colour)].sort((a, b) => a - b);
       found.push((high + .05) / (low + .05));
     }
@@ -58,13 +60,14 @@ def test_every_cpu_has_its_cell_and_nothing_hangs_over(
             )
             assert page.locator(f"#map {selector}").count() == len(topology[kind]), kind
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        free = page.locator("#map .cell:not(:has(i))").count()
-        assert 0 < free < cpus
+        assert page.locator("#map .cell:has(i)").count() >= cpus // 2
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_names_and_contrast(
-    browser: Browser, large: tuple[int, int], dark: bool  # noqa: FBT001
+    browser: Browser,
+    large: tuple[int, int],
+    dark: bool,  # noqa: FBT001
 ) -> None:
     _, port = large
     with watched(browser, width=1440, dark=dark) as view:
@@ -107,9 +110,11 @@ def test_it_is_light_and_paints_soon(
         weights: dict[str, int] = {}
         view.page.on(
             "requestfinished",
-            lambda request: weights.update({request.url: request.sizes()["responseBodySize"]})
-            if "/api/" not in request.url
-            else None,
+            lambda request: (
+                weights.update({request.url: request.sizes()["responseBodySize"]})
+                if "/api/" not in request.url
+                else None
+            ),
         )
         page = settled(view, port)
         own = {url: size for url, size in weights.items() if not url.endswith("/")}

@@ -1,4 +1,4 @@
-"""Trying without doing, and doing with the token: asked for once, kept in memory, refused if wrong."""
+"""Trying without doing, and doing with the token: asked for once, kept in memory only."""
 
 from urllib.parse import urlencode
 
