@@ -14,7 +14,7 @@ from tests.page.conftest import HOSTS, pretended
 
 FOLDER = Path(__file__).parents[2] / "docs/page"
 WIDTH, HEIGHT_MAX = 1440, 1350
-COLOURS = 160  # of a picture's palette: text stays clean, files stay small
+COLOURS = 256  # of a picture's palette: text stays clean, files stay small
 
 
 def picture(browser: Browser, port: int, file: Path, *, dark: bool, width: int = WIDTH) -> None:
