@@ -17,7 +17,7 @@ DIST := $(PREFIX)/lib/python3/dist-packages
 PYTHON := $(or $(wildcard $(BIN)/python),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo check test page-test screenshots e2e bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
+.PHONY: help setup develop demo check test page-test screenshots e2e faults bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,7 +55,7 @@ check: develop ## format, lint, types, shell scripts, imports
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
 test: check ## check, then unit, scenario and integration tests
-	$(BIN)/python tests/run.py
+	$(BIN)/python -m tests.run
 
 page-test: develop ## the live page in Debian's Chromium: apt install chromium npm; ONLY=words
 	@$(BIN)/python -m tests.page.run $(if $(ONLY),-k "$(ONLY)")
@@ -65,6 +65,9 @@ screenshots: develop ## rewrite the pictures in docs/page
 
 e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
 	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
+
+faults: develop ## random histories with faults against the brain; HISTORIES=100000 for more
+	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES))
 
 bench: develop ## what the hook costs beside its peers; in a booted Debian, confining as multiples of set-property
 	$(BIN)/python bench/hook.py

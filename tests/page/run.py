@@ -1,19 +1,18 @@
 """Runs the page's tests, names the figures they recorded, and ends with one plain line.
 
-The figures go to build/page.count, where PAGE_COUNT of tests/run.py finds them.
+Its count goes to build/page.count, for SUITE_COUNTS of tests/run.py.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.counts import leave
 from tests.run import Count
 
 HERE = Path(__file__).resolve().parent
-COUNT = HERE.parents[1] / "build/page.count"
 
 
 class Told(Count):
@@ -38,8 +37,7 @@ def main(arguments: list[str]) -> int:
     for line in (*told.figures, *told.unsteady, *told.skipped, *wrong):
         sys.stdout.write(f"{line}\n")
     failed = told.failed + len(wrong)
-    COUNT.parent.mkdir(exist_ok=True)
-    COUNT.write_text(json.dumps({"passed": told.passed, "failed": failed}) + "\n")
+    leave("page", passed=told.passed, failed=failed)
     skipped = f", {len(told.skipped)} skipped" if told.skipped else ""
     sys.stdout.write(f"{told.passed} passed, {failed} failed{skipped}\n")
     return 1 if failed or status else 0

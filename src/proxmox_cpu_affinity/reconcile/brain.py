@@ -23,6 +23,7 @@ from proxmox_cpu_affinity.reconcile.events import (
     Inspected,
     ManageChanged,
     MemoryMoved,
+    MovesFound,
     Phase,
     ProcessEnded,
     ReassignAsked,
@@ -34,14 +35,19 @@ from proxmox_cpu_affinity.reconcile.events import (
     ScopesReached,
     SetFree,
 )
-from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, undone
+from proxmox_cpu_affinity.reconcile.leaving import (
+    ended,
+    followed,
+    let_go_unmanaged,
+    set_free,
+    undone,
+)
 from proxmox_cpu_affinity.reconcile.placing import housed, moved, placed
 from proxmox_cpu_affinity.reconcile.scanning import inspected, scanned, seen
 from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
 from proxmox_cpu_affinity.reconcile.telling import (
     told_born,
     told_confined,
-    told_free,
     told_moved,
     told_repaired,
 )
@@ -50,9 +56,11 @@ from proxmox_cpu_affinity.reconcile.telling import (
 def step(state: State, event: Event) -> Result:
     """The next state, and what is to be done, in this order. O(guests) beside the placing."""
     after, actions = _decided(state, event)
-    after, actions = rebalancing.eased(state, after, actions, event.time)
+    after = rebalancing.rationed(state, after)
     after, actions = widths.settled(after, actions, event.time)
-    return after, (*actions, *births.in_step(state, after))
+    after = followed(after, actions)
+    moves = rebalancing.eased(state, after)
+    return after, (*actions, *births.in_step(state, after), *moves)
 
 
 def _decided(state: State, event: Event) -> Result:
@@ -70,6 +78,8 @@ def _decided(state: State, event: Event) -> Result:
             return let_go_unmanaged(fresh)
         case ReassignAsked():
             return _reassign_asked(state, event)
+        case MovesFound():
+            return rebalancing.found(state, event)
         case Inspected() | Confirmed() | SetFree() | MemoryMoved():
             return _answered(state, event)
         case _:
@@ -83,7 +93,7 @@ def _answered(state: State, event: Inspected | Confirmed | SetFree | MemoryMoved
         case Confirmed():
             return _confirmed(state, event)
         case SetFree():
-            return state, (told_free(event),)
+            return set_free(state, event)
         case MemoryMoved():
             return state, (told_moved(event),)
         case _:
@@ -229,8 +239,8 @@ def _strayed(tracked: Tracked, confined: Confined) -> int:
     before = tracked.confined
     if before is None or before.outcome is not Outcome.FULL or before.wanted != confined.wanted:
         return 0
-    pinned, wanted = tracked.placement.pinned, confined.wanted
-    return sum(not mask <= wanted if pinned else mask != wanted for _, mask in confined.found)
+    masks = tracked.placement.masks
+    return sum(mask not in masks for _, mask in confined.found)
 
 
 def _found_first(state: State, confined: Confined) -> tuple[tuple[Tid, CpuSet], ...]:

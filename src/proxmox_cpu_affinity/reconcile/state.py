@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Turn
+from proxmox_cpu_affinity.engine.rebalance import Ration
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Policy
@@ -39,6 +40,15 @@ class Tracked:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """A run that is to be held no more, until that is read back."""
+
+    process: GuestProcess
+    found: tuple[tuple[Tid, CpuSet], ...]  # as in Tracked
+    told: bool = False  # that it failed
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """Everything step() needs beside the event. Occupancy is derived, never kept."""
 
@@ -49,9 +59,11 @@ class State:
     released: frozenset[Vmid] = frozenset()  # undone by hand: left alone until the next start
     # The runs in which these were let go; not known of one that was before the service.
     released_runs: Mapping[Vmid, GuestProcess] = field(default_factory=dict)
+    leaving: Mapping[Vmid, Leaving] = field(default_factory=dict)
     refused: Mapping[Vmid, str] = field(default_factory=dict)  # why a guest has no placement
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)  # of stopped guests
     turn: Turn = field(default_factory=Turn)
+    ration: Ration = field(default_factory=Ration)  # of moves that nobody asks for
     adopt: bool = False  # the state was lost: believe the masks of running guests, once
     outside: tuple[tuple[Cpu, float], ...] = ()  # load that is not ours, in vCPUs
     wide: Mapping[CpuSet, float] = field(default_factory=dict)  # cache groups; when last shared
@@ -124,6 +136,9 @@ class State:
             released=self.released - {vmid},
             released_runs={v: p for v, p in self.released_runs.items() if v != vmid},
         )
+
+    def without_leaving(self, vmid: Vmid) -> "State":
+        return replace(self, leaving={v: one for v, one in self.leaving.items() if v != vmid})
 
     def without_refusal(self, vmid: Vmid) -> "State":
         return replace(self, refused={v: t for v, t in self.refused.items() if v != vmid})

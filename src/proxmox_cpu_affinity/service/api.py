@@ -251,6 +251,14 @@ class Api:
         for vmid in (*running, *rest):
             with suppress(GuestNotFoundError):  # it left while the others were placed
                 rows.append(await self._reassign(vmid, undo=undo))
+        if undo:
+            return rows
+        moves = {move.after.vmid: move for move in await self._service.rebalance()}
+        state = self._service.state
+        for i, row in enumerate(rows):
+            move = moves.get(Vmid(row.vmid))
+            if move is not None and move.after.vmid in state.tracked:
+                rows[i] = views.eased(state, row, move)
         return rows
 
     async def _reassign(self, vmid: Vmid, *, undo: bool) -> wire.ReassignRow:

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping
 
 from proxmox_cpu_affinity.engine.facts import Host
 from proxmox_cpu_affinity.engine.plan import plan
-from proxmox_cpu_affinity.engine.rebalance import Move, moving_cost, rebalanced
+from proxmox_cpu_affinity.engine.rebalance import Move, Question, moving_cost, rebalanced
 from proxmox_cpu_affinity.engine.score import guest_scores, score
 from proxmox_cpu_affinity.formats import wire_trial as wire
 from proxmox_cpu_affinity.model.guest import GuestConfig, Request
@@ -94,8 +94,8 @@ def _refused(request: Request, why: str, before: wire.HostScore | None) -> wire.
 def rebalancing(state: State) -> wire.Preview:
     """The moves that pay, as they would be made after a stop."""
     policies = {vmid: tracked.policy for vmid, tracked in state.tracked.items()}
-    starting = [vmid for vmid, tracked in state.tracked.items() if not tracked.running]
-    moves = rebalanced(state.host, state.occupancy(), staying=starting, policies=policies)
+    starting = frozenset(vmid for vmid, tracked in state.tracked.items() if not tracked.running)
+    moves = rebalanced(Question(state.host, state.occupancy(), staying=starting, policies=policies))
     after = {v: t.placement for v, t in state.tracked.items()}
     after |= {move.after.vmid: move.after for move in moves}
     return _preview(state, "rebalance", [_move(move) for move in moves], after)

@@ -1,10 +1,12 @@
 """Answers of the API, made from the state. Pure: nothing here reads or waits."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from proxmox_cpu_affinity.engine.facts import Occupancy
 from proxmox_cpu_affinity.engine.occupancy import overlapping
 from proxmox_cpu_affinity.engine.plan import Plan
+from proxmox_cpu_affinity.engine.rebalance import Move
 from proxmox_cpu_affinity.engine.score import guest_scores as score_of_each
 from proxmox_cpu_affinity.engine.score import score
 from proxmox_cpu_affinity.engine.trace import Candidate, Decision
@@ -15,6 +17,7 @@ from proxmox_cpu_affinity.model.latency import LatencyMatrix
 from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.reconcile import State, Tracked
+from proxmox_cpu_affinity.reconcile.rebalancing import words
 from proxmox_cpu_affinity.render import lines
 
 TICKS = 100
@@ -240,6 +243,12 @@ def reassigned(
     else:
         told = state.refused.get(vmid, "") if running else ""
     return wire.ReassignRow(vmid, status, notes, cpus, before, cpus != before, told)
+
+
+def eased(state: State, row: wire.ReassignRow, move: Move) -> wire.ReassignRow:
+    """The row of a guest for which a move pays after all were placed anew: made, or advised."""
+    after = reassigned(state, move.after.vmid, running=True, before=row.before, freed=None)
+    return replace(after, notes="; ".join(filter(None, (after.notes, words(state, move)))))
 
 
 def _reassigned(state: State, vmid: Vmid, *, running: bool) -> tuple[str, str]:
