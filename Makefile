@@ -17,7 +17,7 @@ DIST := $(PREFIX)/lib/python3/dist-packages
 PYTHON := $(or $(wildcard $(BIN)/python),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo check test e2e faults bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
+.PHONY: help setup develop demo check test page-test screenshots e2e faults bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,12 @@ check: develop ## format, lint, types, shell scripts, imports
 
 test: check ## check, then unit, scenario and integration tests
 	$(BIN)/python -m tests.run
+
+page-test: develop ## the live page in Debian's Chromium: apt install chromium npm; ONLY=words
+	@$(BIN)/python -m tests.page.run $(if $(ONLY),-k "$(ONLY)")
+
+screenshots: develop ## rewrite the pictures in docs/page
+	$(BIN)/python -m tests.page.screenshots
 
 e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
 	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)

@@ -42,6 +42,12 @@ class Answer:
         assert isinstance(found, dict)
         return found
 
+    @property
+    def list(self) -> list[dict[str, object]]:
+        found = json.loads(self.body)
+        assert isinstance(found, list)
+        return found
+
 
 class Running:
     """One service on one node."""

@@ -14,7 +14,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
-FILES = {"/": "text/html", "/page.css": "text/css", "/page.js": "text/javascript"}
+FILES = {"/page.css": "text/css", "/page.js": "text/javascript", "/icon.svg": "image/svg+xml"}
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,22 @@ def test_files_are_served_as_they_lie_under_their_policy(
     service: Running, path: str, kind: str
 ) -> None:
     answer = service.get(path, tcp=True)
-    file = assets.FOLDER / (path[1:] or "index.html")
+    file = assets.FOLDER / path[1:]
     assert (answer.status, answer.body) == (200, file.read_bytes())
     assert answer.headers["Content-Type"] == f"{kind}; charset=utf-8"
     assert answer.headers["Content-Security-Policy"] == POLICY
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Referrer-Policy"] == "no-referrer"
     assert answer.headers["Cache-Control"] == "no-cache"
+
+
+def test_the_index_is_filled_in_under_the_same_policy(service: Running) -> None:
+    answer = service.get("/", tcp=True)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert answer.headers["Content-Security-Policy"] == POLICY
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert b"{{" not in answer.body
+    assert b"There are no guests on this node." in answer.body
 
 
 @pytest.mark.parametrize("path", FILES)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
 
 from proxmox_cpu_affinity import __version__
@@ -22,6 +23,7 @@ from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Outcome
 from proxmox_cpu_affinity.reconcile.events import Phase
 from proxmox_cpu_affinity.render.heatmap import heatmap_svg
+from proxmox_cpu_affinity.render.page import Sight, page_html
 from proxmox_cpu_affinity.service import trial, views
 from proxmox_cpu_affinity.service.app import Service, no_guest
 from proxmox_cpu_affinity.service.stream import Stream
@@ -108,6 +110,17 @@ class Api:
             confinement_reason=service.scoping.problem,
             score=await self._think(views.scored, state),
         )
+
+    async def page(self, template: str) -> str:
+        """The page as it is without scripts. A node whose guests cannot be read shows none."""
+        nothing = Call("", {}, {})
+        try:
+            guests = await self.guests(nothing)
+        except AffinityError:
+            guests = []
+        now = datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+        host = views.topology(self._service.host.topology)
+        return page_html(template, Sight(now, await self.status(nothing), host, guests))
 
     def _node(self) -> str:
         try:

@@ -1,8 +1,10 @@
-"""The page's files: served as they lie in `page/`, one path each, nothing else of the disk.
+"""The page's files: served as they lie in `page/`, one path each, nothing else of the disk; the
+index filled in with what is, for those without scripts.
 
 Out of scope: what is in them.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -34,7 +36,23 @@ def found(folder: Path = FOLDER) -> Iterator[tuple[str, Path]]:
             yield "/" if file.name == INDEX else f"/{file.name}", file
 
 
+def index(
+    fill: Callable[[str], Awaitable[str]], file: Path = FOLDER / INDEX
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The index, filled in anew each time: it is never kept."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        del request
+        template = await asyncio.to_thread(file.read_text, encoding="utf-8")
+        headers = {**HEADERS, "Cache-Control": "no-store"}
+        return web.Response(text=await fill(template), content_type="text/html", headers=headers)
+
+    return answer
+
+
 def handler(file: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A file as it lies there."""
+
     async def answer(request: web.Request) -> web.StreamResponse:
         content = file.read_bytes()
         tag = hashlib.sha256(content).hexdigest()[:16]

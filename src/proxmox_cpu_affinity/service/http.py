@@ -86,7 +86,7 @@ def application(api: Api, access: Access) -> web.Application:
     app.router.add_get("/openapi.json", _answering(_json, openapi.document(__version__)))
     app.router.add_get("/healthz", _answering(lambda text: web.Response(text=text), "ok\n"))
     for path, file in assets.found():
-        app.router.add_get(path, assets.handler(file))
+        app.router.add_get(path, assets.index(api.page) if path == "/" else assets.handler(file))
     return app
 
 
