@@ -21,6 +21,9 @@ from proxmox_cpu_affinity.formats.snapshot import Latencies, Snapshot
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 
+CSV = "csv"
+"""The origin of what had latencies and no topology."""
+
 EXPECTED = (
     "a host is a snapshot of ours, a core ranking, hwloc's XML, the text of lscpu -p, -e or plain "
     "lscpu (best with numactl --hardware), a CSV of latencies, or a directory or tar of sysfs"
@@ -87,4 +90,4 @@ def _json(text: str, where: str) -> object:
 def _of_csv(rows: Latencies) -> Snapshot:
     online = CpuSet.of(range(len(rows)))
     files = listed.files([Listed(cpu, core=cpu) for cpu in online], present=online)
-    return Snapshot("csv", "latencies without a topology", files, rows)
+    return Snapshot(CSV, "latencies without a topology", files, rows)
