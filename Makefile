@@ -55,7 +55,7 @@ check: develop ## format, lint, types, shell scripts, imports
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
 test: check ## check, then unit, scenario and integration tests
-	$(BIN)/python tests/run.py
+	$(BIN)/python -m tests.run
 
 e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
 	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
@@ -83,7 +83,7 @@ showcase: develop ## rewrite SHOWCASE.md and docs/example.svg
 install: build/pingpong ## into DESTDIR, on Debian's own python3-* packages, without pip
 	install -d $(DESTDIR)$(DIST) $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(LIBEXEC)
 	install -d $(DESTDIR)/var/lib/vz/snippets $(DESTDIR)/etc/default $(DESTDIR)$(PREFIX)/lib/systemd/system
-	find src/proxmox_cpu_affinity -name '*.py' -printf '%P\n' | while read -r file; do \
+	find src/proxmox_cpu_affinity \( -name '*.py' -o -path '*/service/page/*' \) -type f -printf '%P\n' | while read -r file; do \
 		install -D -m 644 "src/proxmox_cpu_affinity/$$file" "$(DESTDIR)$(DIST)/proxmox_cpu_affinity/$$file" || exit 1; \
 	done
 	install -m 755 build/pingpong $(DESTDIR)$(LIBEXEC)/pingpong

@@ -1,19 +1,21 @@
 """Runs the suites and ends with one plain line; fails below the floor of tests that ran.
 
 The floor (tests/FLOOR) rises in the commit that adds tests: a suite that silently stops being
-collected is a failure. Under CI=true a test skipped for want of a tool is one too. E2E_COUNT names
-the file in which `make e2e` left its figures: they are added to those of the last line.
+collected is a failure. Under CI=true a test skipped for want of a tool is one too. SUITE_COUNTS
+names the files in which other suites left their figures (tests/counts.py): they are added to
+those of the last line.
 
 Tests of real processes race with a busy machine, so one that fails is run once more; each that
 needed it is named, and more than a few are a failure.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.counts import left
 
 HERE = Path(__file__).resolve().parent
 UNSTEADY = 3  # tests that may need their second run
@@ -49,18 +51,6 @@ class Count:
             self.failed += 1
 
 
-def e2e_count() -> tuple[int, int]:
-    """How many checks of `make e2e` passed and failed; that it left no figures is a failure."""
-    name = os.environ.get("E2E_COUNT")
-    if not name:
-        return 0, 0
-    try:
-        figures = json.loads(Path(name).read_text())
-    except (OSError, ValueError):
-        return 0, 1
-    return figures["passed"], figures["failed"]
-
-
 def main(arguments: list[str]) -> int:
     count = Count()
     status = int(pytest.main(arguments or [str(HERE)], plugins=[count]))
@@ -75,11 +65,14 @@ def main(arguments: list[str]) -> int:
     for line in (*count.unsteady, *count.skipped, *count.expected, *wrong):
         print(line)
     skipped = f", {len(count.skipped)} skipped" if count.skipped else ""
-    booted_passed, booted_failed = e2e_count()
-    failed = count.failed + len(wrong) + booted_failed
-    if booted_passed or booted_failed:
-        print(f"on the booted Debian: {booted_passed} passed, {booted_failed} failed (above)")
-    print(f"{count.passed + booted_passed} passed, {failed} failed{skipped}")
+    passed, failed = count.passed, count.failed + len(wrong)
+    others = list(left(os.environ.get("SUITE_COUNTS", "")))
+    if others:
+        print(f"pytest: {passed} passed, {failed} failed")
+    for suite, its_passed, its_failed in others:
+        print(f"{suite}: {its_passed} passed, {its_failed} failed (above)")
+        passed, failed = passed + its_passed, failed + its_failed
+    print(f"{passed} passed, {failed} failed{skipped}")
     return 1 if failed or status else 0
 
 

@@ -8,7 +8,6 @@ content, but not under CI=true: there root installs it, and anybody else fails.
 """
 
 import argparse
-import json
 import os
 import re
 import shlex
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from tests import counts
 from tests.e2e import image
 from tests.e2e.guest import PLUGGABLE, Guest, GuestError, booted, emulated
 from tests.e2e.report import Report, Result, say, table
@@ -37,7 +37,6 @@ PROGRAMS = {
     "cc": "gcc libc6-dev",
 }
 BUILDERS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "apt-get": "apt"}
-FIGURES = CHECKOUT / "build/e2e.count"
 IN_CI = os.environ.get("CI") == "true"
 
 
@@ -143,8 +142,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def ended(passed: int, failed: int, *, more: str = "") -> int:
     """The last line, and the same figures for whoever sums them up; the exit status."""
-    FIGURES.parent.mkdir(exist_ok=True)
-    FIGURES.write_text(json.dumps({"passed": passed, "failed": failed}) + "\n")
+    counts.leave("e2e", passed=passed, failed=failed)
     say(f"{passed} passed, {failed} failed{more}")
     return 1 if failed else 0
 

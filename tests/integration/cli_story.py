@@ -135,12 +135,12 @@ class Story:
         if key in ("pid", "tid"):
             assert str(value) in self.pids or value is None, value
             return value if value is None else "PID" if isinstance(value, str) else 0
-        if key in ("uptime_s", *SCORES):
-            return 0.0
+        if key in ("uptime_s", "confined_after_s", *SCORES):
+            return None if value is None else 0.0
         return self._normal(value) if isinstance(value, str) else value
 
 
-SCORES = ("slowdown", "bound", "gap", "no_pinning", "round_robin")
+SCORES = ("score", "slowdown", "bound", "gap", "no_pinning", "round_robin")
 
 
 def run(root: Path, *words: str) -> tuple[int, str, str]:

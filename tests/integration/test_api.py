@@ -1,14 +1,19 @@
 """The API from outside: who may do what over which listener, and what bad requests get."""
 
+import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from proxmox_cpu_affinity.formats.wire import BODY_LIMIT, ENDPOINTS
+from proxmox_cpu_affinity.formats.wire import BODY_LIMIT, ENDPOINTS, EVENT_STREAM
+from proxmox_cpu_affinity.formats.wire_events import EVENTS, What
 from proxmox_cpu_affinity.sim.node import Node
 from proxmox_cpu_affinity.sim.settings import GuestKind
 from tests.integration.conftest import make_node
@@ -36,10 +41,12 @@ def bearer(service: Running) -> dict[str, str]:
 
 def test_every_read_answers_over_both_listeners(service: Running) -> None:
     add_guest(service.node, 100)
-    reads = [e for e in ENDPOINTS if e.method == "GET" and not e.acts]
-    assert len(reads) >= 12
+    streams = [e for e in ENDPOINTS if e.media == EVENT_STREAM]  # test_events reads these
+    reads = [e for e in ENDPOINTS if e.method == "GET" and not e.acts and e not in streams]
+    assert (len(reads) >= 16, len(streams)) == (True, 1)
     for endpoint in reads:
         path = endpoint.path.replace("{vmid}", "100")
+        path += "?vcpus=1" if endpoint.name == "try_guest" else ""
         for tcp in (False, True):
             answer = service.get(path, tcp=tcp)
             assert answer.status == 200, (path, tcp, answer.body)
@@ -197,6 +204,28 @@ def test_half_a_request_holds_nobody_else(shared: Running) -> None:
         assert shared.answers()
 
 
+def test_who_asks_and_reads_nothing_does_not_hold_the_end(service: Running) -> None:
+    def answered() -> float:
+        text = service.get("/metrics").body.decode()
+        found = re.search(r'_request_duration_seconds_count\{endpoint="topology"\} (\d+)', text)
+        assert found is not None
+        return float(found[1])
+
+    def is_stuck() -> bool:
+        before = answered()
+        time.sleep(0.3)
+        return 0 < before == answered() < 2000
+
+    with socket.socket(socket.AF_UNIX) as there:
+        there.settimeout(5)
+        there.connect(str(service.socket))
+        asked = b"GET /api/v1/topology HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with contextlib.suppress(TimeoutError):  # as much as is taken
+            there.sendall(asked * 2000)
+        service.wait_for(is_stuck)
+        assert service.end() == 0
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
@@ -241,6 +270,21 @@ def test_openapi_describes_every_route(shared: Running) -> None:
     assert {(e.path, e.method.lower()) for e in ENDPOINTS} == {
         (path, method) for path, methods in paths.items() for method in methods
     }
+
+
+def test_docs_tell_of_every_route_event_and_figure(service: Running) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    for endpoint in ENDPOINTS:
+        assert f"`{endpoint.method} {endpoint.path}" in text, endpoint.path
+        assert all(f"`{parameter.name}`" in text for parameter in endpoint.query)
+    assert all(f"`{name}`" in text for name in (*EVENTS, *What))
+    add_guest(service.node, 100)
+    service.node.do("start", 100)
+    service.confirms(100)
+    figures = service.get("/metrics").body.decode()
+    names = re.findall(r"^# TYPE proxmox_cpu_affinity_(\w+) ", figures, re.MULTILINE)
+    assert len(names) >= 30
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_port_that_is_taken_costs_the_tcp_listener_only(sim_node: Node) -> None:

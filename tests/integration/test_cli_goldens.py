@@ -16,6 +16,7 @@ from tests.integration.cli_story import GOLDENS, whole_story
 FILES = sorted(path.name for path in GOLDENS.iterdir())
 ELSEWHERE = {
     "demo": "tells a story of other commands, each with its times: test_demo",
+    "status-watch": "goes on until it is interrupted: test_cli_watch",
     "completion": "its script is click's, of whatever version: test_cli_completion",
 }
 TEXT_ONLY = {

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from proxmox_cpu_affinity.service import assets
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("aiohttp", "click", "rich", "dbus_fast", "prometheus_client", "numpy")
 OVERLAY = """
@@ -87,6 +89,9 @@ def test_what_is_installed_and_where(installed: Path) -> None:
         "etc/logrotate.d/proxmox-cpu-affinity": 0o644,
     }.items():
         assert (installed / "up" / path).stat().st_mode & 0o777 == mode, path
+    pages = installed / "up/usr/lib/python3/dist-packages/proxmox_cpu_affinity/service/page"
+    assert {p.name for p in pages.iterdir()} == {p.name for p in assets.FOLDER.iterdir()}
+    assert {"index.html", "page.css", "page.js"} <= {p.name for p in pages.iterdir()}
 
 
 def test_command_line_and_measuring_run_as_installed(installed: Path) -> None:

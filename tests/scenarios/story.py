@@ -11,18 +11,20 @@ from dataclasses import replace
 from typing import assert_never
 
 from proxmox_cpu_affinity.engine.facts import Host, Rules, compile_host
+from proxmox_cpu_affinity.engine.rebalance import rebalanced
 from proxmox_cpu_affinity.formats import settings
 from proxmox_cpu_affinity.latency.predict import predicted
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestProcess
 from proxmox_cpu_affinity.model.ids import Vmid
-from proxmox_cpu_affinity.reconcile import State, step
+from proxmox_cpu_affinity.reconcile import State, rebalancing, step
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
     DeleteDropIn,
     Enclose,
     Inspect,
+    LookForMoves,
     MoveMemory,
     Record,
     Save,
@@ -40,6 +42,7 @@ from proxmox_cpu_affinity.reconcile.events import (
     Inspected,
     ManageChanged,
     MemoryMoved,
+    MovesFound,
     Phase,
     ProcessEnded,
     ReassignAsked,
@@ -74,6 +77,7 @@ class Story:
         self.fed: list[Event] = []
         self.acted: list[Action] = []
         self.each_step: Callable[[State, Event, State, tuple[Action, ...]], None] | None = None
+        self.forgot = False  # a life of the service ended without what it knew being kept
         self._looked: Scanned | None = None
         self._now = 0.0
 
@@ -133,6 +137,9 @@ class Story:
                 off, onto = (", ".join(map(str, sorted(n))) for n in (action.off, action.onto))
                 self._say(f"moves memory of {action.process.vmid} from node {off} to {onto}")
                 self.feed(MemoryMoved(now, action.process, action.onto, 512.0, 0.0))
+            case LookForMoves():
+                question = rebalancing.question(self.state, now, asked=action.asked)
+                self.feed(MovesFound(now, question, rebalanced(question), action.asked))
             case Save():
                 self._say("saves")
                 self.saved = self._written()
@@ -190,6 +197,7 @@ class Story:
             "unmount": self._unmount,
             "systemd": self._systemd,
             "lose-systemd": self._lose_systemd,
+            "rebalance": self._rebalance,
             "deaf": self._deaf,
             "hearing": self._hearing,
         }
@@ -314,6 +322,11 @@ class Story:
     def _unmount(self) -> None:
         self.world.mounted = False
 
+    def _rebalance(self) -> None:
+        """As at the end of `reassign --all`."""
+        for action in rebalancing.wanted(self.state, asked=True):
+            self._carry_out(action, self._now)
+
     def _deaf(self) -> None:
         """systemd stops to answer."""
         self.world.deaf = True
@@ -344,6 +357,7 @@ class Story:
     def _restart(self, how: str = "") -> None:
         """The service is killed and comes back; with `lost` its state file is gone."""
         wanted = self.wanted_settings()
+        self.forgot |= how == "lost"
         fresh = State(
             self._host(),
             wanted.manage,
@@ -360,6 +374,7 @@ class Story:
                 fresh,
                 tracked=memory.tracked,
                 released=memory.released,
+                leaving=memory.leaving,
                 last_places=memory.last_places,
                 turn=memory.turn,
             )

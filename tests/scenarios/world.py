@@ -43,9 +43,12 @@ class _Guest:
 
 
 def mask_of(thread: Thread, placement: Placement) -> CpuSet:
-    """The mask of a thread: a pinned guest's vCPUs have one CPU each."""
+    """The mask of a thread: a pinned guest's vCPUs have one CPU each, those of a guest with
+    virtual NUMA what their guest node has."""
     if placement.pinned and thread.vcpu is not None and thread.vcpu < len(placement.order):
         return CpuSet.of((placement.order[thread.vcpu],))
+    if thread.vcpu is not None and thread.vcpu < len(placement.part_of):
+        return placement.spans[placement.part_of[thread.vcpu]]
     return placement.applied
 
 

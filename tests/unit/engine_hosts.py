@@ -90,7 +90,7 @@ class Costs:
     def terms_total(self, cpus: CpuSet) -> float:
         members = [int(i) for i in self.host.indexes(cpus)]
         whole = candidates.cost(self.board, np.array(members, dtype=np.int64))
-        return candidates.terms(self.board, members, whole).total
+        return candidates.terms(self.board, np.array([members]), [whole])[0].total
 
     def least(self) -> float:
         """The cost of the best set there is, by trying all."""

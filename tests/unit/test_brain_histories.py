@@ -76,3 +76,25 @@ def test_limit_of_ours_is_not_put_back_when_the_guest_is_let_go() -> None:
     story.play("30 undo 100")
     assert kernel(story, 100) == {"0-3"}
     assert story.state.tracked.get(Vmid(100)) is None
+
+
+def test_letting_go_is_tried_again_until_it_is_read_back() -> None:
+    """systemd did not answer once, and the guest stayed on our CPUs for ever."""
+    events = ("0 start 100", "1 deaf", "2 undo 100", "3 hearing", "30 scan")
+    story = played("1x2x4x1", {100: ("cores: 2", HOOK)}, *events)
+    assert kernel(story, 100) == {str(story.world.online)}
+    assert not story.state.leaving
+
+
+def test_who_is_leaving_is_kept_over_a_restart() -> None:
+    events = ("0 start 100", "1 deaf", "2 undo 100", "3 restart", "4 hearing", "30 scan")
+    story = played("1x2x4x1", {100: ("cores: 2", HOOK)}, *events)
+    assert kernel(story, 100) == {str(story.world.online)}
+
+
+def test_threads_of_guest_nodes_are_not_elsewhere() -> None:
+    """Each has its guest node's CPUs, and was told at every scan to have been elsewhere."""
+    guest = ("cores: 2", "sockets: 2", "numa: 1", HOOK)
+    story = played("2x1x4x1", {100: guest}, "0 start 100", "30 scan", "60 scan")
+    assert len(kernel(story, 100)) > 1
+    assert story.state.tracked[Vmid(100)].drift == 0

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.counts import leave, left
 from tests.e2e.promises import PROMISES, promises_of, shows
 from tests.e2e.report import Report, Result, table
-from tests.run import e2e_count
 
 
 def report() -> tuple[Report, list[tuple[str, int]]]:
@@ -69,21 +69,26 @@ def test_check_that_does_not_say_what_it_shows_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("content", "figures"),
-    [('{"passed": 30, "failed": 2}', (30, 2)), ("", (0, 1)), (None, (0, 1))],
+    [
+        ('{"passed": 30, "failed": 2}', (30, 2)),
+        ("", (0, 1)),
+        ("7", (0, 1)),
+        ('{"passed": 3}', (0, 1)),
+        (None, (0, 1)),
+    ],
 )
 def test_figures_that_are_missing_are_a_failure(
-    content: str | None,
-    figures: tuple[int, int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    content: str | None, figures: tuple[int, int], tmp_path: Path
 ) -> None:
     file = tmp_path / "e2e.count"
     if content is not None:
         file.write_text(content)
-    monkeypatch.setenv("E2E_COUNT", str(file))
-    assert e2e_count() == figures
+    assert list(left(str(file))) == [("e2e", *figures)]
 
 
-def test_without_e2e_nothing_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("E2E_COUNT", raising=False)
-    assert e2e_count() == (0, 0)
+def test_figures_of_several_suites_are_added(tmp_path: Path) -> None:
+    leave("one", passed=3, failed=0, folder=tmp_path)
+    leave("other", passed=5, failed=1, folder=tmp_path)
+    names = f"{tmp_path}/one.count  {tmp_path}/other.count\n"
+    assert list(left(names)) == [("one", 3, 0), ("other", 5, 1)]
+    assert not list(left(""))

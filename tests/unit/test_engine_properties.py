@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from proxmox_cpu_affinity.engine import round_robin
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Rules, Turn, compile_host
+from proxmox_cpu_affinity.engine.occupancy import load_of
 from proxmox_cpu_affinity.engine.place import place
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.latency.predict import predicted
@@ -185,6 +186,23 @@ def test_order_of_the_placements_is_irrelevant(
     turn = Turn(Cpu(last))
     again = place(host, replace(others, placements=tuple(shuffled)), turn, request)
     assert again == place(host, others, turn, request)
+
+
+@quick
+@given(host=hosts(), history=histories)
+def test_load_without_a_guest_is_that_of_the_others(host: Host, history: list[Change]) -> None:
+    """What the search for moves takes away leaves what would be made from scratch."""
+    made = played(host, history, configured=0)
+    if not made:
+        return
+    mine, others = made[-1].decision.placement, made[-1].others
+    if len(mine.order) > len(mine.home):
+        return  # these are not moved
+    whole = load_of(host, replace(others, placements=(*others.placements, mine)))
+    left, scratch = whole.without(host.indexes(mine.order)), load_of(host, others)
+    assert left.vcpus.tolist() == pytest.approx(scratch.vcpus.tolist())
+    assert left.exclusive.tolist() == scratch.exclusive.tolist()
+    assert left.used == scratch.used
 
 
 @quick

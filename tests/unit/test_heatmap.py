@@ -103,6 +103,32 @@ def test_size_is_bounded_where_no_two_neighbours_are_alike(spec: str, limit: int
     assert len(svg.encode()) < limit
 
 
+@pytest.mark.parametrize("spec", ["1x2x2x1", "2x2x4x2", "1x8x8x2"])
+def test_a_place_in_it_can_be_told_its_pair(spec: str) -> None:
+    """The cells' group says where each CPU's row and column begin; so does every tooltip."""
+    it = host(spec)
+    root = drawn(heatmap_svg(it, matrix_of(it)))
+    cells = next(group for group in root.iter(f"{SVG}g") if group.get("id") == "pca-cells")
+    cpus, at = (cells.get(f"data-{name}", "").split() for name in ("cpus", "at"))
+    size = cells.get("data-cell")
+    assert sorted(map(int, cpus)) == list(it.online)
+    begins = dict(zip(map(int, at), cpus, strict=True))
+    single = [rect for rect in cells.findall(f"{SVG}rect") if rect.find(f"{SVG}title") is not None]
+    assert len(single) == (len(cpus) * (len(cpus) - 1) if len(cpus) <= TOOLTIPS_MAX else 0)
+    for rect in single:
+        first, second = (begins[int(rect.get(axis, ""))] for axis in ("y", "x"))
+        assert (rect.findtext(f"{SVG}title") or "").startswith(f"CPU {first}, CPU {second}: ")
+        assert rect.get("width") == rect.get("height") == size
+
+
+def test_a_bare_one_is_the_same_without_its_style() -> None:
+    it = host("1x2x2x1")
+    whole, bare = (heatmap_svg(it, matrix_of(it), bare=bare) for bare in (False, True))
+    assert "<style>" in whole
+    assert "style" not in bare
+    assert re.sub(r"<style>.*?</style>\n", "", whole) == bare
+
+
 def test_title_and_figures() -> None:
     it = host("2x1x4x2", model="Fast <&> CPU \"X\" 'Y'")
     matrix = matrix_of(it)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from collections import Counter
@@ -12,7 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxmox_cpu_affinity.formats import jsonvalue, openapi, wire
+from proxmox_cpu_affinity.formats import (
+    jsonvalue,
+    openapi,
+    wire,
+    wire_events,
+    wire_query,
+    wire_trial,
+)
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError, family
 from proxmox_cpu_affinity.model.ids import VMID_MAX
@@ -180,7 +188,10 @@ def test_what_acts_asks_for_the_token_and_nothing_else_does(endpoint: wire.Endpo
     assert ("security" in shown) == endpoint.acts
     assert endpoint.acts or endpoint.method == "GET" or endpoint.name == "plan"
     assert ("requestBody" in shown) == (endpoint.body is not None)
-    assert ("parameters" in shown) == ("{vmid}" in endpoint.path)
+    named = [*re.findall(r"{(\w+)}", endpoint.path), *(p.name for p in endpoint.query)]
+    parameters = shown.get("parameters", [])
+    assert isinstance(parameters, list)
+    assert [parameter["name"] for parameter in parameters] == named
 
 
 @pytest.mark.parametrize("error", family(), ids=lambda error: error.code)
@@ -295,6 +306,45 @@ def test_what_is_no_vmid_is_refused(number: str) -> None:
     assert len(caught.value.text) < 60
 
 
+# -- queries ---------------------------------------------------------------------------------------
+
+TRY = next(endpoint for endpoint in wire.ENDPOINTS if endpoint.name == "try_guest").query
+
+
+@pytest.mark.parametrize(
+    "query", [{"vcpus": "1"}, {"vcpus": "8192", "policy": "pinned", "sockets": "2", "numa": "1"}]
+)
+def test_queries_are_read(query: Mapping[str, str]) -> None:
+    assert wire_query.checked(query, TRY) == query
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ({}, "'vcpus'"),
+        ({"vcpus": ""}, "'vcpus'"),
+        ({"vcpus": "0"}, "'vcpus'"),
+        ({"vcpus": "8193"}, "'vcpus'"),
+        ({"vcpus": "-1"}, "'vcpus'"),
+        ({"vcpus": "²"}, "'vcpus'"),
+        ({"vcpus": "1e3"}, "'vcpus'"),
+        ({"vcpus": "9" * 5000}, "'vcpus'"),
+        ({"vcpus": "4", "policy": "greedy"}, "'policy'"),
+        ({"vcpus": "4", "policy": ""}, "'policy'"),
+        ({"vcpus": "4", "numa": "yes"}, "'numa'"),
+        ({"vcpus": "4", "sockets": "65"}, "'sockets'"),
+        ({"vcpus": "4", "cpus": "0"}, "'cpus'"),
+    ],
+)
+def test_queries_that_are_wrong_name_the_parameter_and_say_what_is_allowed(
+    query: Mapping[str, str], named: str
+) -> None:
+    with pytest.raises(BadRequestError, match=named) as caught:
+        wire_query.checked(query, TRY)
+    assert caught.value.hint
+    assert len(caught.value.text) < 100
+
+
 # -- the door for JSON -----------------------------------------------------------------------------
 
 
@@ -369,8 +419,10 @@ def test_every_wire_type_is_told_of() -> None:
     schemas = at(DOCUMENT, "components", "schemas")
     assert isinstance(schemas, dict)
     kinds = {
-        name
-        for name, kind in vars(wire).items()
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind is not wire.Endpoint
+        kind
+        for module in (wire, wire_events, wire_trial)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
     }
-    assert kinds == set(schemas)
+    declaring: set[type] = {wire.Endpoint, wire_query.Parameter}
+    assert {kind.__name__ for kind in kinds - declaring} == set(schemas)

@@ -7,10 +7,10 @@ allows root.
 
 import json
 import socket
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -29,6 +29,7 @@ from proxmox_cpu_affinity.service.paths import Paths
 
 TIMEOUT = 15.0  # seconds without a byte
 LONG = 120.0  # the same for what changes many guests
+QUIET = 60.0  # the same for a stream, which is kept alive by a comment every 15 s
 REAL = Remedies(Path("/"))
 
 
@@ -67,6 +68,15 @@ class Client:
         """What an endpoint answers as text. Errors as of `get`."""
         return self._answer(_endpoint(name), query=query).decode(errors="replace")
 
+    def lines(self, name: str, *, last: str = "") -> Iterator[str]:
+        """The lines of an answer that goes on, as they come; behind the event `last` if given."""
+        headers = {"Last-Event-ID": last} if last else {}
+        endpoint = _endpoint(name)
+        with self._asked(endpoint.method, endpoint.path, headers, QUIET) as response:
+            while line := response.readline():
+                yield line.decode(errors="replace").rstrip("\n")
+        raise self._down("the service has ended")
+
     def _answer(
         self,
         endpoint: Endpoint,
@@ -79,13 +89,29 @@ class Client:
         target = endpoint.path.format(vmid=vmid) + (f"?{urlencode(query)}" if query else "")
         sent = None if body is None else json.dumps(jsonvalue.plain(body))
         headers = {} if sent is None else {"Content-Type": "application/json"}
+        with self._asked(endpoint.method, target, headers, timeout, body=sent) as response:
+            return response.read()
+
+    @contextmanager
+    def _asked(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        timeout: float,
+        *,
+        body: str | None = None,
+    ) -> Iterator[HTTPResponse]:
+        """A good answer, to be read inside; whatever goes wrong there too becomes an error."""
         connection = _UnixConnection(self.path, timeout)
         try:
             # A server that refuses a body answers before it has read it all.
             with suppress(BrokenPipeError):
-                connection.request(endpoint.method, target, sent, headers)
+                connection.request(method, target, body, dict(headers))
             response = connection.getresponse()
-            status, data = response.status, response.read()
+            if response.status >= 400:
+                raise _problem(response.read(), response.status)
+            yield response
         except PermissionError:
             raise ForbiddenError(
                 f"not permitted to talk to the service at {self._shown()}",
@@ -104,9 +130,6 @@ class Client:
             ) from None
         finally:
             connection.close()
-        if status >= 400:
-            raise _problem(data, status)
-        return data
 
     def _down(self, text: str) -> ServiceDownError:
         return ServiceDownError(text, hint=f"start it with: {self.remedies.start}")

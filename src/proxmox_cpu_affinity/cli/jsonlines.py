@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Rules, Turn, compile_host
 from proxmox_cpu_affinity.engine.place import place
-from proxmox_cpu_affinity.engine.rebalance import rebalanced
+from proxmox_cpu_affinity.engine.rebalance import Question, Ration, rebalanced
 from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.formats.machine import machine
 from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError, UnplaceableError
@@ -35,6 +35,7 @@ class Talk:
     host: Host | None = None
     expected: int = 0
     turn: Turn = field(default_factory=Turn)
+    ration: Ration = field(default_factory=Ration)
     placements: Mapping[Vmid, Placement] = field(default_factory=dict)
 
 
@@ -87,7 +88,7 @@ def _start(talk: Talk, message: Mapping[str, object]) -> tuple[Talk, Answer]:
     if found < min(request.vcpus, len(host.usable)):
         raise UnplaceableError(f"dedicated guests leave {found} CPUs for {request.vcpus} vCPUs")
     placements = {**talk.placements, vmid: decision.placement}
-    talk = replace(talk, turn=turn, placements=placements)
+    talk = replace(talk, turn=turn, placements=placements, ration=talk.ration.earned(1))
     return talk, {"cpus": _cpus(decision.placement), "moves": {}}
 
 
@@ -96,9 +97,11 @@ def _stop(talk: Talk, message: Mapping[str, object]) -> tuple[Talk, Answer]:
     if vmid not in talk.placements:
         raise BadRequestError(f"VM {vmid} is not running")
     left = {other: placed for other, placed in talk.placements.items() if other != vmid}
-    talk = replace(talk, placements=left)
-    moved = {move.after.vmid: move.after for move in rebalanced(host, _occupancy(talk))}
-    talk = replace(talk, placements={**left, **moved})
+    talk = replace(talk, placements=left, ration=talk.ration.earned(1))
+    moves = rebalanced(Question(host, _occupancy(talk), talk.ration.moves))
+    moved = {move.after.vmid: move.after for move in moves}
+    ration = talk.ration.spent(len(moved))
+    talk = replace(talk, placements={**left, **moved}, ration=ration)
     return talk, {"moves": {str(other): _cpus(placed) for other, placed in moved.items()}}
 
 

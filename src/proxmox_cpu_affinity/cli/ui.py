@@ -153,6 +153,28 @@ def progress(what: str, *, quiet: bool = False) -> Iterator["Progress"]:
         shown.wipe()
 
 
+@contextmanager
+def screen() -> Iterator[Callable[[Sequence[str]], None]]:
+    """The whole terminal on stdout for pictures of lines, which is given back as it was."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    with Live(console=console, screen=True, auto_refresh=False) as shown:
+
+        def show(lines: Sequence[str]) -> None:
+            text = "\n".join(map(clean, lines))
+            shown.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+        yield show
+
+
+def on_terminal() -> bool:
+    """Whether results go to a terminal."""
+    return sys.stdout.isatty()
+
+
 class Progress:
     """A progress line, or a picture above it; `show` may be called as often as one likes."""
 

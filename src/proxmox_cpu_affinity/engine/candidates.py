@@ -98,18 +98,21 @@ def _ranked_groups(here: Board, keys: Ints) -> list[tuple[int, Ints]]:
     first, equal ones in turn; with each its cheapest CPUs to start from."""
     order = np.argsort(np.where(here.may_use, keys, NEVER), kind="stable")
     order = order[: int(here.may_use.sum())]
-    prices = here.prices.cpu[order]
-    mean = int(prices.sum()) // len(order)
-    members: dict[int, list[int]] = {}
-    sums: dict[int, int] = {}
-    of_group = here.host.group[order].tolist()
-    for cpu, chosen, price in zip(order.tolist(), of_group, prices.tolist(), strict=True):
-        inside = members.setdefault(chosen, [])
-        inside.append(cpu)
-        if len(inside) <= here.vcpus:
-            sums[chosen] = sums.get(chosen, here.vcpus * mean) + price - mean
-    ranked = sorted(members, key=sums.__getitem__)  # stable: members are in turn
-    return [(chosen, np.array(members[chosen][:SEEDS_KEPT])) for chosen in ranked[:GROUPS_KEPT]]
+    above = here.prices.cpu[order]
+    above -= int(above.sum()) // len(order)  # a group that is too small lacks CPUs of mean price
+    of_group = here.host.group[order]
+    by_group = np.argsort(of_group, kind="stable")  # groups in a row, the CPUs of each in turn
+    sizes = np.bincount(of_group)
+    chosen = np.flatnonzero(sizes)
+    ends = sizes[chosen].cumsum()
+    first = ends - sizes[chosen]
+    sums = np.concatenate(([0], above[by_group].cumsum()))
+    costs = sums[np.minimum(first + here.vcpus, ends)] - sums[first]
+    ranked = np.lexsort((by_group[first], costs))[:GROUPS_KEPT]
+    return [
+        (int(chosen[i]), order[by_group[first[i] : min(first[i] + SEEDS_KEPT, ends[i])]])
+        for i in ranked.tolist()
+    ]
 
 
 def _grow(here: Board, keys: Ints, starts: Ints, limits: Bools) -> Grown:
@@ -190,19 +193,17 @@ def polished(here: Board, members: Ints, swaps: int = 4) -> tuple[Ints, int]:
     return members, now
 
 
-def terms(here: Board, members: Sequence[int], costs: int) -> Terms:
-    """The cost of a set (indexes as in Host) taken apart. Own siblings are what is left over."""
+def terms(here: Board, sets: Ints, costs: Sequence[int]) -> list[Terms]:
+    """The costs of sets (a row of indexes each) taken apart. Own siblings are what is left over."""
     host, prices = here.host, here.prices
-    inside = np.array(members, dtype=np.int64)
-    unit = host.charges.unit
-    contention, kind = int(prices.contention[inside].sum()), int(prices.kind[inside].sum())
-    latency = int(host.latency[inside[:, None], inside].sum()) / 2 / here.scale
-    groups = here.spread[list(set(host.group[inside].tolist()))]
-    spread = int(groups.sum()) / here.scale + int(prices.room[inside].sum())
-    return Terms(
-        contention=unit * contention,
-        smt=unit * (costs / here.scale - contention - kind - latency - spread),
-        latency=unit * latency,
-        kind=unit * kind,
-        spread=unit * spread,
-    )
+    unit, scale = host.charges.unit, here.scale
+    contention = unit * prices.contention[sets].sum(axis=1)
+    kind = unit * prices.kind[sets].sum(axis=1)
+    pairs = host.latency[sets[:, :, None], sets[:, None, :]].sum(axis=(1, 2))
+    latency = unit * (pairs / 2 / scale)
+    used = np.zeros((len(sets), len(here.spread)), dtype=np.bool_)
+    used[np.arange(len(sets))[:, None], host.group[sets]] = True
+    spread = unit * ((used @ here.spread) / scale + prices.room[sets].sum(axis=1))
+    smt = unit * (np.array(costs, dtype=np.int64) / scale) - contention - kind - latency - spread
+    columns = (contention, smt, latency, kind, spread)
+    return [Terms(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]

@@ -35,9 +35,11 @@ TURN_BITS = 13  # below a price: whose turn it is among equals (Linux: at most 8
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What a move of a running guest must gain, per vCPU of it: shares of one vCPU's time."""
+    """What a move of a running guest must gain: shares of one vCPU's time, per vCPU of it."""
 
     move: float = 0.02  # caches grow cold
+    inside: float = 0.01  # in its own cache groups: the last level stays warm
+    least: float = 0.06  # in all, however small the guest: every move disturbs
     across_nodes: float = 0.10  # beyond that, to CPUs of a node on which it had none: memory stays
     moves: int = 2  # at most, after an event
 

@@ -26,6 +26,12 @@ class Load:
         vcpus[members] -= 1.0
         return replace(self, vcpus=vcpus, used=self.used - len(members))
 
+    def beside(self, members: Sequence[int]) -> "Load":
+        """As if there were one vCPU more on each of these CPUs."""
+        vcpus = self.vcpus.copy()
+        vcpus[list(members)] += 1.0
+        return replace(self, vcpus=vcpus, used=self.used + len(members))
+
 
 def load_of(host: Host, occupancy: Occupancy) -> Load:
     """Sum the placements up, whatever their order. A guest of more vCPUs than CPUs loads its CPUs

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from proxmox_cpu_affinity.engine import candidates, round_robin
-from proxmox_cpu_affinity.engine.facts import Host, Ints, Occupancy, Turn
+from proxmox_cpu_affinity.engine import candidates, nodes, round_robin
+from proxmox_cpu_affinity.engine.facts import Bools, Host, Ints, Occupancy, Turn
 from proxmox_cpu_affinity.engine.occupancy import Load, load_of
 from proxmox_cpu_affinity.engine.policy import Admission, admission
 from proxmox_cpu_affinity.engine.price import prices
@@ -74,6 +74,11 @@ def _balanced(host: Host, others: Occupancy, turn: Turn, request: Request) -> tu
         raise UnplaceableError(
             "every usable CPU belongs to a dedicated guest", hint="stop one, or untag it"
         )
+    if request.guest_nodes and nodes.several(host):
+        by_nodes = _by_nodes(host, load, others.configured_vcpus, turn, request, admitted)
+        if by_nodes is not None:
+            return by_nodes
+        request = replace(request, warnings=(*request.warnings, nodes.too_large(request)))
     if request.vcpus >= free:
         return _everything(host, request, admitted), turn
     here = board(host, load, others.configured_vcpus, turn, request, admitted)
@@ -81,7 +86,7 @@ def _balanced(host: Host, others: Occupancy, turn: Turn, request: Request) -> tu
     assert sets is not None  # there are more CPUs than vCPUs
     by_cost = ranked(here, sets)
     cheapest, costs = by_cost[0]
-    shown = tuple(_candidate(here, *pair) for pair in by_cost[:SHOWN])
+    shown = _candidates(here, by_cost[:SHOWN])
     kept = _kept(here, load, request, cheapest, costs)
     if kept is not None:
         placed = placement_of(
@@ -94,6 +99,80 @@ def _balanced(host: Host, others: Occupancy, turn: Turn, request: Request) -> tu
     return Decision(placed, shown, "the cheapest of the candidates"), replace(
         turn, last_start=start
     )
+
+
+def _by_nodes(
+    host: Host, load: Load, configured: int, turn: Turn, request: Request, admitted: Admission
+) -> tuple[Decision, Turn] | None:
+    """Each guest node on one host node; None where they do not fit. What may be compared with
+    whole guests is the cost of all the guest's CPUs together."""
+    here = board(host, load, configured, turn, request, admitted)
+
+    def cheapest(beside: Load, vcpus: int, may_use: Bools) -> Ints:
+        part = replace(request, vcpus=vcpus)
+        inside = board(host, beside, configured, turn, part, admitted)
+        inside = replace(inside, may_use=may_use)
+        sets = candidates.grown(inside)
+        assert sets is not None  # there are as many CPUs
+        return ranked(inside, sets)[0][0]
+
+    search = nodes.Search(host, load, request, admitted.may_use, here.rank, cheapest)
+    costs = [(seating, candidates.cost(here, seating.members)) for seating in search.seatings()]
+    if not costs:
+        return None
+    costs.sort(key=lambda pair: (pair[0].rank, pair[1]))  # stable: equal ones are in turn
+    best, least = costs[0]
+    old = search.old()
+    reason, kept = "the cheapest of the candidates", False
+    if old is not None and old.rank <= best.rank:
+        cost = candidates.cost(here, old.members)
+        kept = cost <= least + host.charges.of(KEEP * request.vcpus) * here.scale
+        if kept:
+            reason, best = "its old place: nothing is clearly better", old
+            costs = [(old, cost), *costs]
+    shown = [_seated_candidate(here, *pair) for pair in costs]
+    placed = _in_parts(host, request, best, search.warnings, exclusive=admitted.exclusive)
+    decision = Decision(placed, _once(shown)[:SHOWN], f"{best.origin()}: {reason}")
+    return decision, turn if kept else replace(turn, last_start=placed.start)
+
+
+def _in_parts(
+    host: Host, request: Request, seating: nodes.Seating, warned: list[str], *, exclusive: bool
+) -> Placement:
+    """The placement of a guest with nodes: vCPUs of each on the CPUs of its part, in order."""
+    parts = tuple(host.cpuset(members.tolist()) for members in seating.parts)
+    order: dict[int, Cpu] = {}
+    part_of: dict[int, int] = {}
+    for k, (node, part) in enumerate(zip(request.guest_nodes, parts, strict=True)):
+        cpus = in_order(host.topology, part)
+        for i, vcpu in enumerate(node.vcpus):
+            order[vcpu], part_of[vcpu] = cpus[i % len(cpus)], k
+    home = host.cpuset(seating.members.tolist())
+    start = host.cpus[int(seating.parts[0][0])]
+    placed = placement_of(host.topology, request, home, start, exclusive=exclusive)
+    again = (f"{len(parts)} guest nodes on {seating.origin()}",) if seating.reused else ()
+    return replace(
+        placed,
+        order=tuple(order[vcpu] for vcpu in sorted(order)),
+        parts=parts,
+        part_of=tuple(part_of[vcpu] for vcpu in sorted(part_of)),
+        spans=parts,
+        warnings=(*placed.warnings, *warned, *again),
+    )
+
+
+def _seated_candidate(here: candidates.Board, seating: nodes.Seating, costs: int) -> Candidate:
+    members = seating.members
+    (terms,) = candidates.terms(here, members[None, :], [costs])
+    return Candidate(here.host.cpuset(members.tolist()), terms, seating.origin())
+
+
+def _once(shown: list[Candidate]) -> tuple[Candidate, ...]:
+    """The first of each set, cheapest first."""
+    found: dict[CpuSet, Candidate] = {}
+    for candidate in sorted(shown, key=lambda one: one.terms.total):
+        found.setdefault(candidate.home, candidate)
+    return tuple(found.values())
 
 
 def board(
@@ -156,12 +235,22 @@ def _kept(
     return old if candidates.cost(here, members) <= limit and shared < 0.5 else None
 
 
-def _candidate(here: candidates.Board, members: Ints, costs: int) -> Candidate:
-    groups = sorted(set(here.host.group[members].tolist()))
+def _candidates(here: candidates.Board, best: list[tuple[Ints, int]]) -> tuple[Candidate, ...]:
+    """Sets of one size, with what each costs."""
+    sets = np.stack([members for members, _ in best])
+    terms = candidates.terms(here, sets, [cost for _, cost in best])
+    return tuple(
+        Candidate(here.host.cpuset(members), one, _origin(groups))
+        for members, groups, one in zip(
+            sets.tolist(), here.host.group[sets].tolist(), terms, strict=True
+        )
+    )
+
+
+def _origin(of_members: list[int]) -> str:
+    groups = sorted(set(of_members))
     listed = ", ".join(map(str, groups))
-    origin = f"cache group {listed}" if len(groups) == 1 else f"cache groups {listed}"
-    chosen = members.tolist()
-    return Candidate(here.host.cpuset(chosen), candidates.terms(here, chosen, costs), origin)
+    return f"cache group {listed}" if len(groups) == 1 else f"cache groups {listed}"
 
 
 def _distinct(sets: list[tuple[Ints, int]]) -> list[tuple[Ints, int]]:

@@ -44,19 +44,19 @@ def prices(
     charges = host.charges
     may_use = host.is_usable & ~load.exclusive if may_use is None else may_use
     padded = np.append(load.vcpus, 0.0)
-    smt = _whole(charges.smt_cross * padded[host.siblings].sum(axis=1))
+    smt = whole(charges.smt_cross * padded[host.siblings].sum(axis=1))
     unwanted = ~host.efficiency if policy is Policy.EFFICIENCY else host.efficiency
     kind = charges.ecore * unwanted.astype(np.int64)
     # Siblings that a dedicated guest takes from the others will cost them a CPU of their own.
     step = charges.thread if policy is Policy.DEDICATED else charges.smt_cross
     to_come = max(configured, load.used + vcpus) - load.used
     opening, own = _half_cores(host, load, may_use, step=step, to_come=to_come)
-    groups = _whole(group_load(host, load))
+    groups = whole(group_load(host, load))
     # Idle groups are used in turn while the host will be half empty, else the fullest ones first.
     together = 2 * (load.used + to_come) >= int(host.is_usable.sum())
     room = charges.room * together * (groups.max(initial=0) - groups)[host.group]
     groups *= charges.spread * (not together)
-    contention = _whole(_stacking(host, load, smt + room) * load.vcpus)
+    contention = whole(_stacking(host, load, smt + room) * load.vcpus)
     smt += opening
     return Prices(
         contention=contention,
@@ -69,7 +69,7 @@ def prices(
     )
 
 
-def _whole(amounts: Floats) -> Ints:
+def whole(amounts: Floats) -> Ints:
     """Loads are fractions where guests float: prices are whole all the same."""
     return np.rint(amounts).astype(np.int64)
 

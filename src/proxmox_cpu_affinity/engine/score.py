@@ -48,24 +48,46 @@ def score(host: Host, placements: Sequence[Placement]) -> Score | None:
     )
 
 
+def guest_scores(host: Host, placements: Sequence[Placement]) -> dict[Vmid, tuple[float, float]]:
+    """Of each guest the slowdown of its average vCPU, and a bound that holds for it alone, both as
+    shares of its time. The mean over all vCPUs is the host's score."""
+    costs = each(host, [(len(p.order), p.home) for p in placements])
+    return {
+        p.vmid: (cost / len(p.order), alone(host, len(p.order)))
+        for p, cost in zip(placements, costs, strict=True)
+    }
+
+
+def alone(host: Host, vcpus: int) -> float:
+    """What the average vCPU of a guest loses at the least, were it alone on the host."""
+    return lower_bound(host, (vcpus,)) / vcpus if host.usable else 0.0
+
+
 def total(host: Host, guests: Iterable[tuple[int, CpuSet]]) -> float:
     """Cost of guests of so many vCPUs on these CPUs, summed over their vCPUs."""
+    return sum(each(host, list(guests)))
+
+
+def each(host: Host, guests: Sequence[tuple[int, CpuSet]]) -> list[float]:
+    """What each guest loses, summed over its vCPUs: its own distances and siblings, and its half
+    of what it and the others do to one another. The sum is the total."""
     weights = host.rules.weights
     load = np.zeros(len(host.cpus) + 1)
-    cost = 0.0
-    for vcpus, home in guests:
-        here = host.indexes(home)
-        if not len(here):
-            continue
-        share = vcpus / len(here)
-        load[here] += share
+    members = [host.indexes(home) for _, home in guests]
+    for (vcpus, _), here in zip(guests, members, strict=True):
+        load[here] += vcpus / max(1, len(here))
+    beside = load[host.siblings].sum(axis=1)
+    costs = []
+    for (vcpus, _), here in zip(guests, members, strict=True):
+        share = vcpus / max(1, len(here))
         own = len(here) * (share * share - share * max(0.0, share - 1))
-        pairs = share * share * np.isin(host.siblings[here], here).sum()
-        cost += weights.lat_ns * vcpus * mean_latency(host, here)
-        cost += (weights.smt_own - weights.smt_cross) * float(pairs) - weights.thread * own
-    cost += weights.thread * float(load @ load)
-    cost += weights.smt_cross * float(load[:-1] @ load[host.siblings].sum(axis=1))
-    return cost + weights.ecore * float(load[:-1][host.efficiency].sum())
+        pairs = share * share * float(np.isin(host.siblings[here], here).sum())
+        cost = weights.lat_ns * vcpus * mean_latency(host, here)
+        cost += (weights.smt_own - weights.smt_cross) * pairs - weights.thread * own
+        cost += weights.thread * share * float(load[here].sum())
+        cost += weights.smt_cross * share * float(beside[here].sum())
+        costs.append(cost + weights.ecore * share * int(host.efficiency[here].sum()))
+    return costs
 
 
 def mean_latency(host: Host, members: Ints) -> float:

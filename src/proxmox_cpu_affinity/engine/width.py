@@ -8,6 +8,9 @@ Out of scope: for how long a group stays wide (reconcile.widths).
 """
 
 from collections.abc import Mapping, Set
+from dataclasses import replace
+from functools import reduce
+from operator import or_
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy
 from proxmox_cpu_affinity.engine.occupancy import overlapping
@@ -26,8 +29,8 @@ def crowded(host: Host, occupancy: Occupancy) -> frozenset[CpuSet]:
     return frozenset(group for group in host.topology.cache_groups if group.overlaps(shared))
 
 
-def widened(host: Host, occupancy: Occupancy, wide: Set[CpuSet]) -> Mapping[Vmid, CpuSet]:
-    """What each guest's threads may use when these cache groups are wide.
+def widened(host: Host, occupancy: Occupancy, wide: Set[CpuSet]) -> Mapping[Vmid, Placement]:
+    """The placements with what their threads may use when these cache groups are wide.
 
     A guest's own CPUs elsewhere stay its own; cores of another kind than it has are not added.
     Never empty. O(guests x cache groups).
@@ -38,20 +41,39 @@ def widened(host: Host, occupancy: Occupancy, wide: Set[CpuSet]) -> Mapping[Vmid
             taken |= placement.home
         if placement.exclusive:
             taken |= _siblings(host, placement.home)
-    return {
-        placement.vmid: _applied(host, placement, wide, taken) for placement in occupancy.placements
-    }
+    return {p.vmid: _floating(host, p, wide, taken) for p in occupancy.placements}
 
 
-def _applied(host: Host, placement: Placement, wide: Set[CpuSet], taken: CpuSet) -> CpuSet:
-    home = placement.home
+def _floating(host: Host, placement: Placement, wide: Set[CpuSet], taken: CpuSet) -> Placement:
+    """Parts of a guest with virtual NUMA float each on its own host node."""
     if placement.exclusive or placement.pinned:
-        return home
+        return replace(placement, applied=placement.home, spans=_spans(placement, placement.parts))
+    if not placement.part_of:
+        return replace(placement, applied=_applied(host, placement.home, wide, taken))
+    spans = tuple(
+        part | (_applied(host, part, wide, taken) & _nodes(host, part)) for part in placement.parts
+    )
+    return replace(placement, applied=reduce(or_, spans), spans=spans)
+
+
+def _spans(placement: Placement, parts: tuple[CpuSet, ...]) -> tuple[CpuSet, ...]:
+    return parts if placement.part_of else ()
+
+
+def _applied(host: Host, home: CpuSet, wide: Set[CpuSet], taken: CpuSet) -> CpuSet:
     floats = EMPTY
     for group in host.topology.cache_groups:
         if group in wide and group.overlaps(home):
             floats |= group & host.usable & _same_kind(host, home & group)
     return home | (floats - taken)
+
+
+def _nodes(host: Host, cpus: CpuSet) -> CpuSet:
+    """All CPUs of the NUMA nodes that these lie on."""
+    found = EMPTY
+    for node in host.topology.nodes:
+        found |= node.cpus if node.cpus.overlaps(cpus) else EMPTY
+    return found
 
 
 def _siblings(host: Host, cpus: CpuSet) -> CpuSet:

@@ -5,7 +5,9 @@ import re
 import types
 import typing
 
-from proxmox_cpu_affinity.formats.wire import ENDPOINTS, Endpoint, Problem
+from proxmox_cpu_affinity.formats.wire import ENDPOINTS, EVENT_STREAM, Endpoint, Problem
+from proxmox_cpu_affinity.formats.wire_events import EVENTS
+from proxmox_cpu_affinity.formats.wire_query import Parameter
 from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN
 
 Schema = dict[str, object]
@@ -48,12 +50,30 @@ def _operation(endpoint: Endpoint, schemas: Schema) -> Schema:
         operation["parameters"] = [
             {"name": "vmid", "in": "path", "required": True, "schema": schema}
         ]
+    if endpoint.query:
+        operation["parameters"] = [_parameter(parameter) for parameter in endpoint.query]
+    if endpoint.media == EVENT_STREAM:
+        operation["description"] = "The data of each event is one JSON object: see x-events."
+        operation["x-events"] = {name: _schema(kind, schemas) for name, kind in EVENTS.items()}
     if endpoint.body is not None:
         body = {"application/json": {"schema": _schema(endpoint.body, schemas)}}
         operation["requestBody"] = {"required": False, "content": body}
     if endpoint.acts:
         operation["security"] = [{"token": []}]
     return operation
+
+
+def _parameter(parameter: Parameter) -> Schema:
+    schema: Schema = {"type": "string", "enum": list(parameter.choices)}
+    if parameter.is_number:
+        schema = {"type": "integer", "minimum": parameter.low, "maximum": parameter.high}
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "description": parameter.summary,
+        "required": parameter.required,
+        "schema": schema,
+    }
 
 
 def _schema(kind: object, schemas: Schema) -> Schema:

@@ -1,6 +1,7 @@
-"""What /proc says of a process: stat, cmdline, children, and PVE's pidfiles."""
+"""What /proc says of a process (stat, cmdline, children, PVE's pidfiles) and of the CPUs' time."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -71,3 +72,28 @@ def pidfile_argument(arguments: tuple[str, ...]) -> str | None:
         if name in ("-pidfile", "--pidfile"):
             return value
     return None
+
+
+CpuTimes = Mapping[int, tuple[int, int]]
+"""CPU number to clock ticks: busy, and all."""
+
+_CPU_LINE = re.compile(r"^cpu([0-9]{1,6})((?: [0-9]+){4,})", re.MULTILINE)
+
+
+def cpu_times(text: str) -> CpuTimes:
+    """The `cpuN` lines of /proc/stat (proc(5)). Idle and iowait are not busy; guest time is in
+    user time already. Lines of another form are passed over: what is told is a hint."""
+    found = {}
+    for match in _CPU_LINE.finditer(text):
+        ticks = [int(word) for word in match[2].split()][:8]
+        found[int(match[1])] = (sum(ticks) - sum(ticks[3:5]), sum(ticks))
+    return found
+
+
+def busy_between(before: CpuTimes, after: CpuTimes) -> dict[int, float]:
+    """How busy each CPU was between two readings, 0 to 1; without those that are in one only."""
+    busy = {}
+    for cpu in sorted(before.keys() & after.keys()):
+        worked, passed = (late - early for early, late in zip(before[cpu], after[cpu], strict=True))
+        busy[cpu] = min(1.0, max(0.0, worked / passed)) if passed > 0 else 0.0
+    return busy

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_to_bytes
 
+from proxmox_cpu_affinity.formats.guestnuma import nodes_of
 from proxmox_cpu_affinity.formats.pveschema import checked, split_list
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.guest import GuestConfig
@@ -100,14 +101,17 @@ def config_of(file: GuestFile, *, vmid: Vmid, node: str) -> GuestConfig:
     values = file.main.values
     # An affinity PVE cannot read is dropped by it, yet it still is the administrator's will.
     affinity = values.get("affinity", file.main.dropped.get("affinity"))
+    cores = _count(values, "cores") or 1
+    sockets = _count(values, "sockets") or _count(values, "smp") or 1
     return GuestConfig(
         vmid=vmid,
         node=node,
         name=values.get("name", ""),
-        cores=_count(values, "cores") or 1,
-        sockets=_count(values, "sockets") or _count(values, "smp") or 1,
+        cores=cores,
+        sockets=sockets,
         vcpus=_count(values, "vcpus") or None,
         numa=values.get("numa") == "1",
+        nodes=nodes_of(values, cores=cores, sockets=sockets),
         affinity=affinity,
         hookscript=values.get("hookscript"),
         tags=split_list(values.get("tags", "")),

@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from types import GenericAlias
 
 from proxmox_cpu_affinity.formats import jsonvalue
+from proxmox_cpu_affinity.formats.wire_query import Parameter
+from proxmox_cpu_affinity.formats.wire_trial import Preview, Trial
 from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError
+from proxmox_cpu_affinity.model.guest import Policy
 from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN, Vmid, vmid_of
 
 BODY_LIMIT = 64 * 1024
@@ -135,6 +138,17 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
+class MatrixView:
+    """The matrix in force, short: of CPU cpus[i] the latencies to cpus[i + 1], cpus[i + 2] ..."""
+
+    cpus: list[int]
+    ns: list[list[float]]
+    measured: list[str]  # the same with 1 for a measured pair, 0 for a predicted one
+    method: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
 class RankingSummary:
     cpu_count: int
     socket_count: int
@@ -166,6 +180,11 @@ class GuestView:
     refused: str = ""  # why it could not be placed
     held_since: str = ""  # a value of model.placement.Held: from when on it was on its CPUs
     managed_by: str = ""  # what makes it ours: hook, tag or all
+    nodes: list[int] = field(default_factory=list)  # that its CPUs lie on
+    score: float | None = None  # what it loses to others and to distance, as a share of its time
+    bound: float | None = None  # no placement of it alone loses less
+    drift: int = 0  # how often threads were found elsewhere and put back
+    confined_after_s: float | None = None  # from its start until it was held; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +293,7 @@ class PlanBody:
         return PlanBody(guests)
 
 
-SVG = "image/svg+xml"
+SVG, EVENT_STREAM, PLAIN = "image/svg+xml", "text/event-stream", "text/plain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +308,16 @@ class Endpoint:
     body: type[HookBody] | type[ReassignBody] | type[PlanBody] | None = None
     acts: bool = False
     media: str = "application/json"
+    query: tuple[Parameter, ...] = ()
 
+
+_TRY = (
+    Parameter("vcpus", "vCPUs of the new guest", low=1, high=VCPUS_MOST, required=True),
+    Parameter("policy", "Its policy; shared if not given", choices=tuple(Policy)),
+    Parameter("sockets", "Its virtual sockets; 1 if not given", low=1, high=64),
+    Parameter("numa", "Whether it has virtual NUMA: one host node a socket", choices=("0", "1")),
+)
+_FLAG = ("0", "1", "false", "true")
 
 _GUEST = "/api/v1/guests/{vmid}"
 
@@ -327,7 +355,44 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "The decisions that hold, by guest, then earlier ones, newest first",
         list[DecisionView],
     ),
-    Endpoint("heatmap", "GET", "/api/v1/heatmap.svg", "The matrix as a picture", str, media=SVG),
+    Endpoint(
+        "heatmap",
+        "GET",
+        "/api/v1/heatmap.svg",
+        "The matrix as a picture",
+        str,
+        media=SVG,
+        query=(
+            Parameter("affinity", "Whether the guests' CPUs are marked", choices=_FLAG),
+            Parameter("bare", "Without its style element, to stand in a page", choices=_FLAG),
+        ),
+    ),
+    Endpoint("matrix", "GET", "/api/v1/matrix", "The matrix as numbers", MatrixView),
+    Endpoint(
+        "events",
+        "GET",
+        "/api/v1/events",
+        "What happens, as server-sent events; goes on behind Last-Event-ID",
+        str,
+        media=EVENT_STREAM,
+    ),
+    Endpoint(
+        "try_guest",
+        "GET",
+        "/api/v1/try",
+        "Where a further guest would go, and what it would cost the others; changes nothing",
+        Trial,
+        query=_TRY,
+    ),
+    Endpoint(
+        "preview",
+        "GET",
+        "/api/v1/preview",
+        "Which guests would move if all were placed anew, or rebalanced; changes nothing",
+        Preview,
+        query=(Parameter("by", "reassign if not given", choices=("reassign", "rebalance")),),
+    ),
+    Endpoint("metrics", "GET", "/metrics", "Figures for Prometheus", str, media=PLAIN),
     Endpoint(
         "pre_start",
         "POST",

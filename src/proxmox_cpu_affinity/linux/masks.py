@@ -42,13 +42,11 @@ class ThreadMasks:
     proven: Callable[[GuestProcess], bool]
 
     def confine(self, process: GuestProcess, placement: Placement) -> Confined:
-        """Give every thread the placement's CPUs; with `pinned`, each vCPU thread its own."""
+        """Give every thread the placement's CPUs; vCPU threads of pinned guests their own, those
+        of guests with virtual NUMA their guest node's."""
 
         def wanted(thread: Thread) -> CpuSet:
-            vcpu = thread.vcpu
-            if placement.pinned and vcpu is not None and vcpu < len(placement.order):
-                return CpuSet.of((placement.order[vcpu],))
-            return placement.applied
+            return placement.mask_of(thread.vcpu)
 
         return self._apply(process, wanted, placement.applied, Confinement.THREADS)
 

@@ -42,6 +42,15 @@ HOOK_FILE = "proxmox-cpu-affinity-hook"
 
 
 @dataclass(frozen=True, slots=True)
+class GuestNode:
+    """A NUMA node that a guest sees: its vCPUs, ascending, and the host's nodes that it may lie
+    on by its configuration (none: any)."""
+
+    vcpus: tuple[int, ...]
+    hosts: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class GuestConfig:
     """The facts of a guest's main section that decide about its CPUs.
 
@@ -56,6 +65,7 @@ class GuestConfig:
     sockets: int = 1
     vcpus: int | None = None
     numa: bool = False
+    nodes: tuple[GuestNode, ...] = ()  # of all cores * sockets; empty where the guest sees one
     affinity: str | None = None
     hookscript: str | None = None
     tags: tuple[str, ...] = ()
@@ -68,6 +78,11 @@ class GuestConfig:
         """vCPUs the guest starts with: `vcpus` if set (never above cores * sockets), else those."""
         most = self.cores * self.sockets
         return most if self.vcpus is None else min(self.vcpus, most)
+
+    @property
+    def guest_nodes(self) -> tuple[GuestNode, ...]:
+        """The guest's nodes with the vCPUs that it runs; empty where these are all on one."""
+        return running_nodes(self.nodes, self.vcpu_count)
 
     @property
     def has_hook(self) -> bool:
@@ -139,6 +154,31 @@ class Request:
     vmid: Vmid
     vcpus: int
     policy: Policy = Policy.SHARED
-    guest_nodes: int = 1  # virtual NUMA nodes, each to be put on one host node
+    guest_nodes: tuple[GuestNode, ...] = ()  # each to be put on one host node; none: no such wish
     previous: CpuSet | None = None  # where it was last: kept if nothing better appeared
+    previous_parts: tuple[CpuSet, ...] = ()  # the same of each guest node, if it runs
     warnings: tuple[str, ...] = field(default=())
+
+
+def socket_nodes(cores: int, sockets: int) -> tuple[GuestNode, ...]:
+    """The nodes of a guest with `numa: 1`: one for each of its sockets, in order."""
+    starts = range(0, cores * sockets, cores)
+    return tuple(GuestNode(tuple(range(start, start + cores))) for start in starts)
+
+
+def running_nodes(nodes: tuple[GuestNode, ...], vcpus: int) -> tuple[GuestNode, ...]:
+    """Of these nodes those that have some of the first `vcpus` vCPUs; none where one has all.
+
+    vCPUs that no node names belong to the first, as QEMU has it (hw/core/numa.c).
+    """
+    if not nodes:
+        return ()
+    named = {vcpu for node in nodes for vcpu in node.vcpus}
+    loose = tuple(vcpu for vcpu in range(vcpus) if vcpu not in named)
+    found = []
+    for node in nodes:
+        first = loose if node is nodes[0] else ()
+        own = sorted({v for v in node.vcpus if v < vcpus}.union(first))
+        if own:
+            found.append(GuestNode(tuple(own), node.hosts))
+    return tuple(found) if len(found) > 1 or (found and found[0].hosts) else ()

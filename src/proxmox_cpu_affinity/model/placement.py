@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.guest import GuestProcess
+from proxmox_cpu_affinity.model.guest import GuestNode, GuestProcess
 from proxmox_cpu_affinity.model.ids import Cpu, Tid, Vmid
 
 
@@ -86,7 +86,8 @@ class Placement:
 
     `home` are the n CPUs chosen for it, which count as held; `applied` is what its threads may
     use (equal to home at width exact); `order` gives vCPU i the CPU order[i]; `parts` are the
-    CPUs of each guest node (one part without virtual NUMA).
+    CPUs of each guest node (one part without virtual NUMA). With virtual NUMA `part_of` says to
+    which part each vCPU belongs, and `spans` what the vCPU threads of each part may use.
     """
 
     vmid: Vmid
@@ -98,6 +99,27 @@ class Placement:
     exclusive: bool = False  # nobody else on these CPUs nor on their siblings
     pinned: bool = False  # each vCPU thread on its own CPU of the set
     warnings: tuple[str, ...] = ()
+    part_of: tuple[int, ...] = ()  # of each vCPU an index into parts; empty without virtual NUMA
+    spans: tuple[CpuSet, ...] = ()  # like parts: these, or wider
+
+    @property
+    def guest_nodes(self) -> tuple[GuestNode, ...]:
+        """The guest's nodes as they were when it was placed; empty without virtual NUMA."""
+        nodes = ([v for v, k in enumerate(self.part_of) if k == i] for i in range(len(self.parts)))
+        return tuple(GuestNode(tuple(vcpus)) for vcpus in nodes if vcpus)
+
+    def mask_of(self, vcpu: int | None) -> CpuSet:
+        """What a thread may use, by the vCPU that it runs; None for QEMU's other threads."""
+        if vcpu is not None and self.pinned and vcpu < len(self.order):
+            return CpuSet.of((self.order[vcpu],))
+        if vcpu is not None and vcpu < len(self.part_of):
+            return self.spans[self.part_of[vcpu]]
+        return self.applied
+
+    @property
+    def masks(self) -> frozenset[CpuSet]:
+        """All masks that threads of the guest have."""
+        return frozenset((self.applied, *(self.mask_of(v) for v in range(len(self.order)))))
 
 
 @dataclass(frozen=True, slots=True)

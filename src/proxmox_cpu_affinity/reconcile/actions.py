@@ -86,6 +86,14 @@ class MoveMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class LookForMoves:
+    """Look for moves that pay, in the background, in the state as it is when the search begins;
+    answered by MovesFound. `asked`: by hand, so guests that have just started are moved, too."""
+
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Something worth keeping over a restart changed."""
 
@@ -116,6 +124,7 @@ Action = (
     | WriteDropIn
     | DeleteDropIn
     | MoveMemory
+    | LookForMoves
     | Save
     | Record
     | Tell

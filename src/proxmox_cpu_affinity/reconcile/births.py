@@ -77,6 +77,8 @@ def enclosed(state: State, event: Enclosed) -> Result:
     if tracked is None or tracked.placement.applied != event.wanted:
         return state, ()
     if event.effective == event.wanted:
+        since = event.time if tracked.confined_at is None else tracked.confined_at
+        state = state.with_tracked(event.vmid, replace(tracked, confined_at=since))
         return state, (told_enclosed(event, tracked.held),)
     state = state.with_tracked(event.vmid, replace(tracked, held=Held.LATER))
     return state, (told_enclosed(event, None),)

@@ -23,6 +23,7 @@ from proxmox_cpu_affinity.reconcile.events import (
     Inspected,
     ManageChanged,
     MemoryMoved,
+    MovesFound,
     Phase,
     ProcessEnded,
     ReassignAsked,
@@ -34,19 +35,32 @@ from proxmox_cpu_affinity.reconcile.events import (
     ScopesReached,
     SetFree,
 )
-from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, undone
+from proxmox_cpu_affinity.reconcile.leaving import (
+    ended,
+    followed,
+    let_go_unmanaged,
+    set_free,
+    undone,
+)
 from proxmox_cpu_affinity.reconcile.placing import housed, moved, placed
 from proxmox_cpu_affinity.reconcile.scanning import inspected, scanned, seen
 from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
-from proxmox_cpu_affinity.reconcile.telling import told_born, told_confined, told_free, told_moved
+from proxmox_cpu_affinity.reconcile.telling import (
+    told_born,
+    told_confined,
+    told_moved,
+    told_repaired,
+)
 
 
 def step(state: State, event: Event) -> Result:
     """The next state, and what is to be done, in this order. O(guests) beside the placing."""
     after, actions = _decided(state, event)
-    after, actions = rebalancing.eased(state, after, actions, event.time)
+    after = rebalancing.rationed(state, after)
     after, actions = widths.settled(after, actions, event.time)
-    return after, (*actions, *births.in_step(state, after))
+    after = followed(after, actions)
+    moves = rebalancing.eased(state, after)
+    return after, (*actions, *births.in_step(state, after), *moves)
 
 
 def _decided(state: State, event: Event) -> Result:
@@ -64,6 +78,8 @@ def _decided(state: State, event: Event) -> Result:
             return let_go_unmanaged(fresh)
         case ReassignAsked():
             return _reassign_asked(state, event)
+        case MovesFound():
+            return rebalancing.found(state, event)
         case Inspected() | Confirmed() | SetFree() | MemoryMoved():
             return _answered(state, event)
         case _:
@@ -77,7 +93,7 @@ def _answered(state: State, event: Inspected | Confirmed | SetFree | MemoryMoved
         case Confirmed():
             return _confirmed(state, event)
         case SetFree():
-            return state, (told_free(event),)
+            return set_free(state, event)
         case MemoryMoved():
             return state, (told_moved(event),)
         case _:
@@ -183,16 +199,48 @@ def _confirmed(state: State, event: Confirmed) -> Result:
     if found is None and (confined.found or confined.outcome is not Outcome.FAILED):
         found = _found_first(state, confined)
     before = tracked.confined
-    actions: tuple[Action, ...] = (Save(),) if found != tracked.found else ()
+    confined_at = _first_held(tracked, event)
+    kept = (found, confined_at) == (tracked.found, tracked.confined_at)
+    actions: tuple[Action, ...] = () if kept else (Save(),)
     held, applied = tracked.held, tracked.placement.applied
     if held is Held.LATER and tracked.found is None and confined.limit == applied:
         # The signal of its scope came after the process: nobody but the drop-in has set the limit.
         held = Held.BIRTH
         actions += (told_born(vmid, applied),)
-    state = state.with_tracked(vmid, replace(tracked, confined=confined, found=found, held=held))
+    strayed = _strayed(tracked, confined)
+    after = replace(
+        tracked,
+        confined=confined,
+        found=found,
+        held=held,
+        confined_at=confined_at,
+        drift=tracked.drift + bool(strayed),
+    )
+    state = state.with_tracked(vmid, after)
     if before is None or (before.outcome, before.wanted) != (confined.outcome, confined.wanted):
         actions += (told_confined(confined),)
+    elif strayed:
+        actions += (told_repaired(confined, strayed),)
     return state, actions
+
+
+def _first_held(tracked: Tracked, event: Confirmed) -> float | None:
+    """When a run was first seen to be held as wanted. Of one that was held before the service
+    began, and of which nobody kept it, that is not known any more."""
+    before = tracked.confined
+    if tracked.confined_at is not None or event.confined.outcome is not Outcome.FULL:
+        return tracked.confined_at
+    first = tracked.found is None if before is None else before.outcome is not Outcome.FULL
+    return event.time if first else None
+
+
+def _strayed(tracked: Tracked, confined: Confined) -> int:
+    """How many threads were elsewhere, though all had been read back where they belong."""
+    before = tracked.confined
+    if before is None or before.outcome is not Outcome.FULL or before.wanted != confined.wanted:
+        return 0
+    masks = tracked.placement.masks
+    return sum(mask not in masks for _, mask in confined.found)
 
 
 def _found_first(state: State, confined: Confined) -> tuple[tuple[Tid, CpuSet], ...]:

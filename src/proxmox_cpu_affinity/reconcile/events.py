@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from proxmox_cpu_affinity.engine.facts import Host
+from proxmox_cpu_affinity.engine.rebalance import Move, Question
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Thread
 from proxmox_cpu_affinity.model.ids import Cpu, Vmid
@@ -116,6 +117,16 @@ class ReassignAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class MovesFound:
+    """Answer to LookForMoves: the moves that pay in the state that the question was made from."""
+
+    time: float
+    question: Question
+    moves: tuple[Move, ...]
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ScopesReached:
     """systemd can be asked to confine scopes."""
 
@@ -173,5 +184,6 @@ Event = (
     | MemoryMoved
     | ManageChanged
     | ReassignAsked
+    | MovesFound
     | ScopeEvent
 )

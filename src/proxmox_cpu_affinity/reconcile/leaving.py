@@ -1,12 +1,25 @@
-"""How a guest leaves: it ended, is no longer to be managed, or was let go by hand."""
+"""How a guest leaves: it ended, is no longer to be managed, or was let go by hand.
+
+Letting go may fail, as when systemd does not answer: each scan tries again until it is read back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 from proxmox_cpu_affinity.model.cpuset import EMPTY
 from proxmox_cpu_affinity.model.guest import GuestProcess
+from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.model.placement import Outcome
 from proxmox_cpu_affinity.reconcile.actions import Action, Enclose, Level, Save, Tell, Undo, named
-from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
+from proxmox_cpu_affinity.reconcile.events import SetFree
+from proxmox_cpu_affinity.reconcile.state import Leaving, Result, State, Tracked
+from proxmox_cpu_affinity.reconcile.telling import told_free
 
 
 def ended(state: State, process: GuestProcess) -> Result:
+    leaving = state.leaving.get(process.vmid)
+    if leaving is not None and leaving.process == process:
+        state = state.without_leaving(process.vmid)
     if state.released_runs.get(process.vmid) == process:
         return state.without_released(process.vmid), (Save(),)
     tracked = state.tracked.get(process.vmid)
@@ -33,3 +46,51 @@ def undone(state: State, tracked: Tracked) -> tuple[Action, ...]:
     if tracked.process is None:
         return ()
     return (Undo(tracked.process, tracked.found or (), state.host.topology.online),)
+
+
+def followed(state: State, actions: tuple[Action, ...]) -> State:
+    """With whom these actions let go, until that is read back. A run that is taken up again gets
+    to know what its masks were at first."""
+    begun = {
+        action.process.vmid: Leaving(action.process, action.found)
+        for action in actions
+        if isinstance(action, Undo) and _known(state, action) is None
+    }
+    for vmid, leaving in {**state.leaving, **begun}.items():
+        tracked = state.tracked.get(vmid)
+        if tracked is not None and tracked.process == leaving.process:
+            state = state.without_leaving(vmid)
+            state = state.with_tracked(vmid, replace(tracked, found=tracked.found or leaving.found))
+        elif vmid in begun:
+            state = replace(state, leaving={**state.leaving, vmid: leaving})
+    return state
+
+
+def _known(state: State, action: Undo) -> Leaving | None:
+    known = state.leaving.get(action.process.vmid)
+    return known if known is not None and known.process == action.process else None
+
+
+def set_free(state: State, event: SetFree) -> Result:
+    """What was read back when a guest was let go; a failure is told once."""
+    confined = event.confined
+    vmid = confined.process.vmid
+    known = state.leaving.get(vmid)
+    if known is None or known.process != confined.process:
+        return state, ()
+    if confined.outcome is Outcome.FULL:
+        return state.without_leaving(vmid), (told_free(event), Save())
+    if known.told:
+        return state, ()
+    told = {vmid: replace(known, told=True)}
+    return replace(state, leaving={**state.leaving, **told}), (told_free(event),)
+
+
+def still_leaving(state: State, processes: Mapping[Vmid, GuestProcess]) -> Result:
+    """Try again with those who run; the others have left."""
+    state = replace(
+        state,
+        leaving={v: one for v, one in state.leaving.items() if processes.get(v) == one.process},
+    )
+    free = state.host.topology.online
+    return state, tuple(Undo(one.process, one.found, free) for one in state.leaving.values())

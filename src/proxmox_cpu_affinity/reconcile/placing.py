@@ -3,6 +3,7 @@
 Out of scope: when a guest is to be placed (brain), and where (engine).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from proxmox_cpu_affinity.engine.facts import Host, within
@@ -11,9 +12,16 @@ from proxmox_cpu_affinity.engine.resize import resized
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import UnplaceableError
-from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Policy, Request, Thread
+from proxmox_cpu_affinity.model.guest import (
+    GuestConfig,
+    GuestNode,
+    GuestProcess,
+    Policy,
+    Request,
+    Thread,
+)
 from proxmox_cpu_affinity.model.ids import Vmid
-from proxmox_cpu_affinity.model.placement import Held, Width
+from proxmox_cpu_affinity.model.placement import Held, Placement, Width
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
@@ -29,14 +37,22 @@ from proxmox_cpu_affinity.reconcile.leaving import undone
 from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
 
 
-def request_for(config: GuestConfig, previous: CpuSet | None) -> Request:
-    """What a guest's configuration asks for."""
+def request_for(
+    config: GuestConfig, previous: CpuSet | None, parts: tuple[CpuSet, ...] = ()
+) -> Request:
+    """What a guest's configuration asks for; `parts` are where its nodes are, if it runs."""
     warnings: tuple[str, ...] = ()
     if len(config.policies) > 1:
         tags = " and ".join(f"cpu-{policy}" for policy in config.policies)
         warnings += (f"tags {tags} contradict each other: shared",)
     return Request(
-        config.vmid, config.vcpu_count, config.policy, previous=previous, warnings=warnings
+        config.vmid,
+        config.vcpu_count,
+        config.policy,
+        guest_nodes=config.guest_nodes,
+        previous=previous,
+        previous_parts=parts,
+        warnings=warnings,
     )
 
 
@@ -44,11 +60,19 @@ def _request(state: State, vmid: Vmid) -> Request:
     """As request_for; a guest whose configuration cannot be found stays as large as it is."""
     tracked = state.tracked.get(vmid)
     previous = state.last_places.get(vmid) if tracked is None else tracked.placement.home
+    parts = tracked.placement.parts if tracked is not None and tracked.placement.part_of else ()
     config = state.configs.get(vmid)
     if config is not None:
-        return request_for(config, previous)
+        return request_for(config, previous, parts)
     assert tracked is not None, "who is neither tracked nor known cannot be placed"
-    return Request(vmid, len(tracked.placement.order), tracked.policy, previous=previous)
+    return Request(
+        vmid,
+        len(tracked.placement.order),
+        tracked.policy,
+        guest_nodes=tracked.placement.guest_nodes,
+        previous=previous,
+        previous_parts=parts,
+    )
 
 
 def _request_of(state: State, vmid: Vmid, vcpus: int) -> Request:
@@ -98,10 +122,29 @@ def moved(state: State, vmid: Vmid, tracked: Tracked) -> Result:
 
 def refitted(state: State, vmid: Vmid, tracked: Tracked) -> Result:
     """Give a guest that has another number of vCPUs as many CPUs, keeping what it has."""
-    request = _request(state, vmid)
-    decision = resized(state.host, state.occupancy(), tracked.placement, request)
+    decision = _refit(state, tracked.placement, _request(state, vmid))
     after = replace(tracked, placement=decision.placement, decision=decision)
     return given(state, tracked, after, (Record(vmid, decision), _told(decision)))
+
+
+def _refit(state: State, placement: Placement, request: Request) -> Decision:
+    """With virtual NUMA its nodes stay on the host nodes where their memory is."""
+    if placement.part_of and request.guest_nodes:
+        there = [frozenset(state.host.topology.nodes_of(part)) for part in placement.parts]
+        stays = staying(request, there)
+        try:
+            return place(state.host, state.occupancy(), state.turn, stays)[0]
+        except UnplaceableError:
+            pass  # it runs: what it has is made to do
+    return resized(state.host, state.occupancy(), placement, request)
+
+
+def staying(request: Request, hosts: Sequence[frozenset[int]]) -> Request:
+    """The request with its guest nodes bound to these host nodes, as far as they are known."""
+    known = [*hosts, *(frozenset[int]() for _ in request.guest_nodes)]
+    pairs = zip(request.guest_nodes, known, strict=False)
+    nodes = tuple(GuestNode(node.vcpus, there or node.hosts) for node, there in pairs)
+    return replace(request, guest_nodes=nodes)
 
 
 def given(state: State, before: Tracked, after: Tracked, actions: tuple[Action, ...]) -> Result:
@@ -145,7 +188,9 @@ def adopted(
     confine: tuple[Action, ...] = ()
     held = [(process, threads, _vcpu_mask(threads)) for process, threads in guests]
     for process, threads, mask in sorted(held, key=lambda one: len(one[2])):
-        if not _adoptable(state.host, threads, mask):
+        config = state.configs.get(process.vmid)
+        by_nodes = config is not None and bool(config.guest_nodes)
+        if not _adoptable(state.host, threads, mask, by_nodes=by_nodes):
             continue
         try:
             tracked = _as_found(state, process, mask, threads)
@@ -165,7 +210,11 @@ def _as_found(
     """A placement as the masks show it. A pinned guest's vCPUs keep the CPU each of them is on."""
     vcpus = sum(thread.vcpu is not None for thread in threads)
     request = _request_of(state, process.vmid, vcpus)
-    if request.vcpus < len(mask):
+    if request.guest_nodes:
+        parts = [_vcpu_mask(threads, node.vcpus) for node in request.guest_nodes]
+        there = [frozenset(state.host.topology.nodes_of(part)) for part in parts]
+        request = replace(staying(request, there), previous_parts=tuple(parts))
+    if request.vcpus < len(mask) or request.guest_nodes:
         host, turn = within(state.host, mask), state.turn
         decision, _ = place(host, state.occupancy(), turn, request)
         return Tracked(decision.placement, policy=request.policy)
@@ -179,20 +228,30 @@ def _as_found(
     return Tracked(placement, policy=request.policy)
 
 
-def _vcpu_mask(threads: tuple[Thread, ...]) -> CpuSet:
-    """All CPUs that a guest's vCPU threads may use."""
+def _vcpu_mask(threads: tuple[Thread, ...], vcpus: Sequence[int] | None = None) -> CpuSet:
+    """All CPUs that these of a guest's vCPU threads (None: all) may use."""
     found = EMPTY
     for thread in threads:
-        found |= thread.affinity if thread.vcpu is not None else EMPTY
+        one = thread.vcpu is not None and (vcpus is None or thread.vcpu in vcpus)
+        found |= thread.affinity if one else EMPTY
     return found
 
 
-def _adoptable(host: Host, threads: tuple[Thread, ...], mask: CpuSet) -> bool:
+def _adoptable(
+    host: Host, threads: tuple[Thread, ...], mask: CpuSet, *, by_nodes: bool = False
+) -> bool:
     """Whether vCPU threads may be where we put them: on as many CPUs as they are, or floating
-    together in a wider set that is not the whole host."""
+    together (`by_nodes`: those of each guest node) in a wider set that is not the whole host."""
     vcpus = [thread.affinity for thread in threads if thread.vcpu is not None]
     if not mask or mask == host.topology.online or not mask <= host.usable | host.topology.isolated:
         return False
     exact = len(mask) == min(len(vcpus), len(host.usable))
-    floats = host.rules.width is not Width.EXACT and all(one == mask for one in vcpus)
+    together = all(one == mask or (by_nodes and one in _apart(vcpus)) for one in vcpus)
+    floats = host.rules.width is not Width.EXACT and together
     return exact or (floats and len(mask) > len(vcpus))
+
+
+def _apart(masks: Sequence[CpuSet]) -> frozenset[CpuSet]:
+    """Those of these sets that overlap no other one."""
+    different = frozenset(masks)
+    return frozenset(a for a in different if not any(a != b and a.overlaps(b) for b in different))

@@ -16,7 +16,7 @@ from proxmox_cpu_affinity.reconcile.actions import (
     named,
 )
 from proxmox_cpu_affinity.reconcile.events import Inspected, Scanned
-from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged
+from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, still_leaving
 from proxmox_cpu_affinity.reconcile.placing import adopted, housed, moved, refitted
 from proxmox_cpu_affinity.reconcile.state import RESERVED_FOR, Result, State, Tracked
 
@@ -38,6 +38,8 @@ def scanned(state: State, event: Scanned) -> Result:
         elif tracked.process is None and vmid not in event.processes:
             state, more = _expired(state, vmid, event.time)
             actions += more
+    state, more = still_leaving(state, event.processes)
+    actions += more
     state, more = _gone_forgotten(state, event)
     actions += more
     unknown: tuple[GuestProcess, ...] = ()

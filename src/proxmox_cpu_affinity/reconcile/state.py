@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Turn
+from proxmox_cpu_affinity.engine.rebalance import Ration
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Policy
@@ -30,10 +31,21 @@ class Tracked:
     void: bool = False  # round-robin: measured anew since, so its next start selects anew
     held: Held | None = None  # None: nothing of this start has been seen yet
     policy: Policy = Policy.SHARED  # what its tags said when it was placed
+    confined_at: float | None = None  # when this run was first held as wanted; None: not known
+    drift: int = 0  # how often threads of it were found elsewhere and put back
 
     @property
     def running(self) -> bool:
         return self.process is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A run that is to be held no more, until that is read back."""
+
+    process: GuestProcess
+    found: tuple[tuple[Tid, CpuSet], ...]  # as in Tracked
+    told: bool = False  # that it failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +59,11 @@ class State:
     released: frozenset[Vmid] = frozenset()  # undone by hand: left alone until the next start
     # The runs in which these were let go; not known of one that was before the service.
     released_runs: Mapping[Vmid, GuestProcess] = field(default_factory=dict)
+    leaving: Mapping[Vmid, Leaving] = field(default_factory=dict)
     refused: Mapping[Vmid, str] = field(default_factory=dict)  # why a guest has no placement
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)  # of stopped guests
     turn: Turn = field(default_factory=Turn)
+    ration: Ration = field(default_factory=Ration)  # of moves that nobody asks for
     adopt: bool = False  # the state was lost: believe the masks of running guests, once
     outside: tuple[tuple[Cpu, float], ...] = ()  # load that is not ours, in vCPUs
     wide: Mapping[CpuSet, float] = field(default_factory=dict)  # cache groups; when last shared
@@ -122,6 +136,9 @@ class State:
             released=self.released - {vmid},
             released_runs={v: p for v, p in self.released_runs.items() if v != vmid},
         )
+
+    def without_leaving(self, vmid: Vmid) -> "State":
+        return replace(self, leaving={v: one for v, one in self.leaving.items() if v != vmid})
 
     def without_refusal(self, vmid: Vmid) -> "State":
         return replace(self, refused={v: t for v, t in self.refused.items() if v != vmid})

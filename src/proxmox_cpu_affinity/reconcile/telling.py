@@ -14,6 +14,13 @@ def told_confined(confined: Confined) -> Tell:
     return _told(confined, full, part="confined in part only", failed="not confined")
 
 
+def told_repaired(confined: Confined, strayed: int) -> Tell:
+    """What was read back after threads had been elsewhere."""
+    there = "1 thread was" if strayed == 1 else f"{strayed} threads were"
+    back = f"{there} elsewhere; all {confined.threads} read back on {named(confined.wanted)}"
+    return Tell(Level.INFO, confined.process.vmid, back)
+
+
 def told_free(event: SetFree) -> Tell:
     full = f"let go: {event.confined.threads} threads read back, none is held any more"
     return _told(event.confined, full, part="let go in part only", failed="not let go")

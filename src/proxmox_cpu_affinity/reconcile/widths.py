@@ -31,12 +31,14 @@ def settled(state: State, actions: tuple[Action, ...], now: float) -> Result:
         return replace(state, wide={}) if state.wide else state, actions
     state = replace(state, wide=_wide(state, now))
     sets = widened(state.host, state.occupancy(), state.wide.keys())
-    changed = [v for v, t in state.tracked.items() if t.placement.applied != sets[v]]
+    changed = [v for v, t in state.tracked.items() if _reach(t.placement) != _reach(sets[v])]
     for vmid in changed:
-        tracked = state.tracked[vmid]
-        placement = replace(tracked.placement, applied=sets[vmid])
-        state = state.with_tracked(vmid, replace(tracked, placement=placement))
+        state = state.with_tracked(vmid, replace(state.tracked[vmid], placement=sets[vmid]))
     return state, _confining(state, actions, changed)
+
+
+def _reach(placement: Placement) -> tuple[CpuSet, ...]:
+    return placement.applied, *placement.spans
 
 
 def _wide(state: State, now: float) -> dict[CpuSet, float]:

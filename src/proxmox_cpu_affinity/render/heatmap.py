@@ -44,8 +44,10 @@ def heatmap_svg(
     matrix: LatencyMatrix,
     *,
     affinity: Mapping[Vmid, CpuSet] | None = None,
+    bare: bool = False,
 ) -> str:
-    """A whole SVG document: title, figures, scale, cells, and the guests' CPUs if given.
+    """A whole SVG document: title, figures, scale, cells, and the guests' CPUs if given. A `bare`
+    one has no style element, for pages whose policy forbids it: their own style has _DARK's rules.
 
     Latencies are in ns one way. CPUs of the matrix that are not online come last. O(n²); about
     100 KB for 128 CPUs, less than 3 MB for 512.
@@ -70,12 +72,12 @@ def heatmap_svg(
         f'viewBox="0 0 {width} {below + legend_height}" font-family="system-ui, sans-serif">',
         f"<title>{escape(title)}</title>",
         f"<desc>{escape('. '.join([*lines, *_conditions(matrix)]))}</desc>",
-        f"<style>{_DARK}</style>",
+        *(() if bare else (f"<style>{_DARK}</style>",)),
         *_definitions(),
         f'<rect class="b" {size} rx="8" fill="#fcfcfa"/>',
         *_head(title, lines),
         *(_scale_bar(scale, head, hatched=_is_mixed(matrix)) if len(grid.cpus) > 1 else ()),
-        f'<g transform="translate({left} {top})">',
+        f'<g id="pca-cells" transform="translate({left} {top})" {_where(grid)}>',
         *_cells(grid, matrix, scale),
         *_labels(grid, beside),
         *_marks(blocks, *away),
@@ -87,6 +89,13 @@ def heatmap_svg(
         "</svg>\n",
     ]
     return "\n".join(parts)
+
+
+def _where(grid: Grid) -> str:
+    """For who wants to know what lies under a pointer: the CPUs in their order, the px at which the
+    row and the column of each begin, and the px of a cell."""
+    cpus, at = (" ".join(map(str, values)) for values in (grid.cpus, grid.at))
+    return f'data-cpus="{cpus}" data-at="{at}" data-cell="{grid.cell}"'
 
 
 def _pairs(matrix: LatencyMatrix) -> list[float]:

@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
+from typing import ParamSpec, TypeVar
 
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.engine.occupancy import overlapping
 from proxmox_cpu_affinity.engine.plan import plan
 from proxmox_cpu_affinity.formats import wire
+from proxmox_cpu_affinity.formats.wire_trial import Preview, Trial
 from proxmox_cpu_affinity.model.errors import (
     AffinityError,
     BadRequestError,
@@ -20,9 +22,12 @@ from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Outcome
 from proxmox_cpu_affinity.reconcile.events import Phase
 from proxmox_cpu_affinity.render.heatmap import heatmap_svg
-from proxmox_cpu_affinity.service import views
+from proxmox_cpu_affinity.service import trial, views
 from proxmox_cpu_affinity.service.app import Service, no_guest
+from proxmox_cpu_affinity.service.stream import Stream
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Body = Mapping[str, object]
 Handler = Callable[["Call"], Awaitable[object]]
 
@@ -47,6 +52,17 @@ class Api:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._thinking = asyncio.Lock()
+
+    async def _think(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What takes long, one at a time: however many ask, the threads that hooks need are
+        free."""
+        async with self._thinking:
+            return await asyncio.to_thread(work, *args, **kwargs)
+
+    def timed(self, name: str) -> AbstractContextManager[None]:
+        """Count how long an endpoint takes."""
+        return self._service.herald.figures.timed(name)
 
     def handlers(self) -> dict[str, Handler]:
         """One for every endpoint; a missing one is a defect of ours and ends the start."""
@@ -90,7 +106,7 @@ class Api:
             ),
             warnings=[*service.warnings, *trouble, *host.topology.notes],
             confinement_reason=service.scoping.problem,
-            score=await asyncio.to_thread(views.scored, state),
+            score=await self._think(views.scored, state),
         )
 
     def _node(self) -> str:
@@ -119,14 +135,17 @@ class Api:
         del call
         (configs, _), processes = await asyncio.to_thread(self._service.read_guests)
         state = self._service.state
+        scores = await self._think(views.guest_scores, state)
         return [
-            views.guest(state, config, processes.get(vmid))
+            views.guest(state, config, processes.get(vmid), scores)
             for vmid, config in sorted(configs.items())
         ]
 
     async def guest(self, call: Call) -> wire.GuestView:
         config, process = await self._here(call.vmid)
-        return views.guest(self._service.state, config, process)
+        state = self._service.state
+        scores = await self._think(views.guest_scores, state)
+        return views.guest(state, config, process, scores)
 
     async def _here(self, vmid: Vmid) -> tuple[GuestConfig, GuestProcess | None]:
         """A guest of this node, or one that comes here: its file is still in another's folder."""
@@ -154,14 +173,36 @@ class Api:
 
     async def heatmap(self, call: Call) -> str:
         state = self._service.state
-        wanted = call.query.get("affinity", "")
-        if wanted not in ("", "0", "1", "false", "true"):
-            raise BadRequestError("'affinity' must be 0 or 1")
         shown = None
-        if wanted in ("1", "true"):
+        if _is_set(call, "affinity"):
             shown = {v: t.placement.home for v, t in state.tracked.items()}
         host = self._service.host
-        return await asyncio.to_thread(heatmap_svg, host.topology, host.matrix, affinity=shown)
+        return await self._think(
+            heatmap_svg, host.topology, host.matrix, affinity=shown, bare=_is_set(call, "bare")
+        )
+
+    async def matrix(self, call: Call) -> wire.MatrixView:
+        del call
+        return await self._think(views.matrix, self._service.host.matrix)
+
+    async def events(self, call: Call) -> Stream:
+        del call
+        return self._service.herald.stream
+
+    async def try_guest(self, call: Call) -> Trial:
+        state = self._service.state
+        request = trial.asked_for(call.query, state.configs)
+        return await self._think(trial.tried, state, request)
+
+    async def preview(self, call: Call) -> Preview:
+        state = self._service.state
+        if call.query.get("by") == "rebalance":
+            return await self._think(trial.rebalancing, state)
+        return await self._think(trial.reassigning, state, now=time.monotonic())
+
+    async def metrics(self, call: Call) -> str:
+        del call
+        return await self._think(_figures, self._service)
 
     async def pre_start(self, call: Call) -> wire.HookAnswer:
         await self._hook(call, Phase.PRE_START)
@@ -197,6 +238,14 @@ class Api:
         for vmid in (*running, *rest):
             with suppress(GuestNotFoundError):  # it left while the others were placed
                 rows.append(await self._reassign(vmid, undo=undo))
+        if undo:
+            return rows
+        moves = {move.after.vmid: move for move in await self._service.rebalance()}
+        state = self._service.state
+        for i, row in enumerate(rows):
+            move = moves.get(Vmid(row.vmid))
+            if move is not None and move.after.vmid in state.tracked:
+                rows[i] = views.eased(state, row, move)
         return rows
 
     async def _reassign(self, vmid: Vmid, *, undo: bool) -> wire.ReassignRow:
@@ -228,3 +277,13 @@ class Api:
             raise BadRequestError(answer.line)
         tracked = self._service.state.tracked[call.vmid]
         return {"action": f"new affinity: {','.join(map(str, tracked.placement.home))}"}
+
+
+def _is_set(call: Call, name: str) -> bool:
+    return call.query.get(name) in ("1", "true")
+
+
+def _figures(service: Service) -> str:
+    from proxmox_cpu_affinity.service.metrics import exposition
+
+    return exposition(service)

@@ -14,6 +14,7 @@ from functools import reduce
 from operator import or_
 from typing import ParamSpec, TypeVar, assert_never
 
+from proxmox_cpu_affinity.engine.rebalance import Move
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.linux.confine import GuestConfiner
@@ -32,7 +33,7 @@ from proxmox_cpu_affinity.model.latency import Verdict
 from proxmox_cpu_affinity.model.placement import Confined, Outcome
 from proxmox_cpu_affinity.ports import Confiner, GuestReader, StateKeeper
 from proxmox_cpu_affinity.pve.guests import NodeGuests
-from proxmox_cpu_affinity.reconcile import State, step
+from proxmox_cpu_affinity.reconcile import State, rebalancing, step
 from proxmox_cpu_affinity.reconcile.actions import (
     Action,
     Confine,
@@ -40,6 +41,7 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Enclose,
     Inspect,
     Level,
+    LookForMoves,
     MoveMemory,
     Record,
     Save,
@@ -62,10 +64,12 @@ from proxmox_cpu_affinity.reconcile.events import (
     SetFree,
 )
 from proxmox_cpu_affinity.service import persist
+from proxmox_cpu_affinity.service.herald import Herald
 from proxmox_cpu_affinity.service.host import HostWatch
 from proxmox_cpu_affinity.service.log import log
 from proxmox_cpu_affinity.service.measuring import Attempt, UntilSettled, used_by
 from proxmox_cpu_affinity.service.memory import MemoryMover
+from proxmox_cpu_affinity.service.moves import MoveSearch
 from proxmox_cpu_affinity.service.paths import Paths
 from proxmox_cpu_affinity.service.scoping import Scoping
 from proxmox_cpu_affinity.store import JsonFile
@@ -134,18 +138,20 @@ class Service:
         self.trouble = ""  # why the guests cannot be read, empty if they can
         self.began = time.monotonic()
         self.state: State
+        self.herald = Herald(world.tree, self.began)
         self._watch = ProcessWatch(world.tree, self._ended)
         self.scoping = Scoping(
             world.scopes, world.hindrance, self.feed, self.look, lambda: self.state, self._spawn
         )
         self._measuring = UntilSettled(self._measure_once, self._measured)
         self._memory = MemoryMover(world.tree, self._is_there, self.feed)
+        self._moves = MoveSearch(lambda: self.state, self.feed)
         self._cpus_switched = asyncio.Event()
         self._cpu_events = CpuEvents(self._cpus_switched.set)
         self._locks: dict[Vmid, asyncio.Lock] = {}
         self._saving = asyncio.Lock()
         self._wanted = self._written = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._scan_now = asyncio.Event()
 
     # -- life ---------------------------------------------------------------------------------
@@ -175,6 +181,7 @@ class Service:
             self.state,
             tracked=memory.tracked,
             released=memory.released,
+            leaving=memory.leaving,
             last_places=memory.last_places,
             turn=memory.turn,
         )
@@ -216,7 +223,9 @@ class Service:
 
     async def feed(self, event: Event) -> None:
         """One step of the brain; returns when all that it led to is done and read back."""
-        self.state, actions = step(self.state, event)
+        before = self.state
+        self.state, actions = step(before, event)
+        self.herald.step(before, self.state, event, actions)
         if isinstance(event, SetFree):
             self.freed[event.confined.process.vmid] = event.confined
         for action in actions:
@@ -253,6 +262,12 @@ class Service:
         if process is not None and not undo and vmid not in self.state.tracked:
             # It runs and was not ours until now.
             await self.feed(HookCalled(now, vmid, Phase.POST_START, config, process))
+
+    async def rebalance(self) -> tuple[Move, ...]:
+        """Move, or say who would be moved, as the settings are; returns when it is done."""
+        if not rebalancing.wanted(self.state, asked=True):
+            return ()
+        return await self._moves.look(asked=True)
 
     def read_guests(
         self,
@@ -307,8 +322,12 @@ class Service:
 
     async def host_changed(self) -> None:
         """Other CPUs are online: read the host again, move who lost one, measure."""
+        before = self.host.topology.online
         await self._thread(self.host.read)
-        log.warning("CPUs changed: %s are online now", self.host.topology.online)
+        online = self.host.topology.online
+        text = f"CPUs changed: {online} are online now"
+        log.warning("%s", text)
+        self.herald.cpus(before, online, text)
         host = self.host.compiled(self.settings)
         await self.feed(HostChanged(time.monotonic(), host, switched=True))
         if not self.host.from_cache:
@@ -324,7 +343,10 @@ class Service:
         def held() -> CpuSet:
             return reduce(or_, (t.placement.applied for t in self.state.tracked.values()), others)
 
-        return await self.host.measure(self.settings, held=held)
+        self.herald.measuring(self.host.matrix)
+        attempt = await self.host.measure(self.settings, held=held)
+        self.herald.measured(self.host.matrix, changed=attempt.changed)
+        return attempt
 
     def _used_by_others(self) -> CpuSet:
         """CPUs that guests use which were not placed."""
@@ -354,6 +376,7 @@ class Service:
         await self.feed(HostChanged(time.monotonic(), host))
         now = time.monotonic()
         await self.feed(ManageChanged(now, settings.manage, settings.move_memory))
+        self.herald.settings(settings)
         await self.scan()
 
     def _ended(self, process: GuestProcess) -> None:
@@ -374,8 +397,8 @@ class Service:
                 self._watch.watch(action.process)
             case Enclose() | WriteDropIn() | DeleteDropIn():
                 await self.scoping.carry_out(action)
-            case MoveMemory():
-                self._spawn(self._memory.move(action))
+            case MoveMemory() | LookForMoves():
+                self._begin(action)
             case Save():
                 await self._save()
             case Record():
@@ -384,6 +407,14 @@ class Service:
                 self._tell(action)
             case _:
                 assert_never(action)
+
+    def _begin(self, action: MoveMemory | LookForMoves) -> None:
+        """What takes its time: nobody waits for it."""
+        match action:
+            case MoveMemory():
+                self._spawn(self._memory.move(action))
+            case LookForMoves():
+                self._spawn(self._moves.look(asked=action.asked))
 
     async def _confine(self, process: GuestProcess) -> None:
         """Hold a guest where the state has it now, in turn with the other changes to it: it may
@@ -436,12 +467,12 @@ class Service:
     async def _thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.to_thread(work, *args, **kwargs)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, object]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: "asyncio.Task[None]") -> None:
+    def _done(self, task: "asyncio.Task[object]") -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a background task failed", exc_info=task.exception())

@@ -10,12 +10,15 @@ import re
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from aiohttp import web
 
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.formats import jsonvalue, openapi, wire
+from proxmox_cpu_affinity.formats.wire_query import checked
 from proxmox_cpu_affinity.model.errors import (
     AffinityError,
     BadRequestError,
@@ -23,9 +26,12 @@ from proxmox_cpu_affinity.model.errors import (
     NotFoundError,
     TooLargeError,
 )
+from proxmox_cpu_affinity.service import assets
 from proxmox_cpu_affinity.service.access import Access
 from proxmox_cpu_affinity.service.api import Api, Call, Handler
 from proxmox_cpu_affinity.service.log import log
+from proxmox_cpu_affinity.service.sse import tell
+from proxmox_cpu_affinity.service.stream import Stream
 
 _SECURITY = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
@@ -33,7 +39,11 @@ _SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_METRICS = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
+_LAST = 2.0  # seconds that answers may take when the service ends: hooks have given up by then
 _PATH_SHOWN = 200  # characters of a path in an error
+_Timed = Callable[[str], AbstractContextManager[None]]
+T = TypeVar("T")
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -63,32 +73,41 @@ def application(api: Api, access: Access) -> web.Application:
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             answer = _problem(request, AffinityError("internal error", hint="see the log"))
-        for name, value in _SECURITY.items():
-            answer.headers.setdefault(name, value)
         return answer
 
     app = web.Application(middlewares=[guarded], client_max_size=wire.BODY_LIMIT)
     for endpoint in wire.ENDPOINTS:
         path = endpoint.path.replace("{vmid}", "{vmid:[^/]+}")
         app.router.add_route(
-            endpoint.method, path, _route(endpoint, handlers[endpoint.name], access)
+            endpoint.method, path, _route(endpoint, handlers[endpoint.name], access, api.timed)
         )
-    described = openapi.document(__version__)
-
-    async def description(request: web.Request) -> web.StreamResponse:
-        del request
-        return _json(described)
-
-    async def health(request: web.Request) -> web.StreamResponse:
-        del request
-        return web.Response(text="ok\n")
-
-    app.router.add_get("/openapi.json", description)
-    app.router.add_get("/healthz", health)
+    # aiohttp 3.8 declares the list of these as one of decorators.
+    app.on_response_prepare.append(_secured)  # type: ignore[arg-type]
+    app.router.add_get("/openapi.json", _answering(_json, openapi.document(__version__)))
+    app.router.add_get("/healthz", _answering(lambda text: web.Response(text=text), "ok\n"))
+    for path, file in assets.found():
+        app.router.add_get(path, assets.handler(file))
     return app
 
 
-def _route(endpoint: wire.Endpoint, handler: Handler, access: Access) -> _Next:
+async def _secured(request: web.Request, answer: web.StreamResponse) -> None:
+    """The headers of every answer, those of a stream too."""
+    del request
+    for name, value in _SECURITY.items():
+        answer.headers.setdefault(name, value)
+
+
+def _answering(make: Callable[[T], web.Response], value: T) -> _Next:
+    """A handler that says the same to everybody."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        del request
+        return make(value)
+
+    return answer
+
+
+def _route(endpoint: wire.Endpoint, handler: Handler, access: Access, timed: _Timed) -> _Next:
     async def answer(request: web.Request) -> web.StreamResponse:
         transport = request.transport
         access.check_write(
@@ -97,8 +116,14 @@ def _route(endpoint: wire.Endpoint, handler: Handler, access: Access) -> _Next:
             authorization=request.headers.get("Authorization"),
         )
         body = await _body(request) if endpoint.body is not None else {}
-        call = Call(request.match_info.get("vmid", ""), request.query, body)
-        result = await handler(call)
+        query = checked(request.query, endpoint.query) if endpoint.query else request.query
+        call = Call(request.match_info.get("vmid", ""), query, body)
+        with timed(endpoint.name):
+            result = await handler(call)
+        if isinstance(result, Stream):
+            return await tell(request, result)
+        if endpoint.media == wire.PLAIN:
+            return web.Response(text=str(result), headers={"Content-Type": _METRICS})
         if endpoint.media != "application/json":
             # The picture's own style sheet tells dark from light; it can load nothing.
             headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
@@ -178,9 +203,11 @@ class Listeners:
         self._paths.append(path)
 
     async def close(self) -> None:
+        """Take nothing more, and let what is being answered be taken for a while."""
         for path in self._paths:
             path.unlink(missing_ok=True)
-        await self._runner.cleanup()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._runner.cleanup(), _LAST)
 
 
 def _is_socket(path: Path) -> bool:

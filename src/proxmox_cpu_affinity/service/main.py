@@ -171,6 +171,7 @@ async def serve(given: argparse.Namespace, paths: Paths, current: Settings) -> N
         alive.cancel()
     finally:
         notify("STOPPING=1")
+        service.herald.stream.close()  # else the listeners would wait for who reads it
         await listeners.close()
         await service.stop()
         log.info("service ends; guests keep their CPUs")

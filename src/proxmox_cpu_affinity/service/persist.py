@@ -12,8 +12,11 @@ from proxmox_cpu_affinity.model.ids import Cpu, Pid, Tid, Vmid, vmid_of
 from proxmox_cpu_affinity.model.placement import Held, Placement
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.reconcile import State, Tracked
+from proxmox_cpu_affinity.reconcile.state import Leaving
 
 _CPU_MOST = 65535
+
+Masks = tuple[tuple[Tid, CpuSet], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Memory:
 
     tracked: Mapping[Vmid, Tracked] = field(default_factory=dict)
     released: frozenset[Vmid] = frozenset()
+    leaving: Mapping[Vmid, Leaving] = field(default_factory=dict)
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)
     turn: Turn = field(default_factory=Turn)
 
@@ -32,9 +36,22 @@ def to_json(state: State, *, boot_id: str) -> dict[str, object]:
         "boot_id": boot_id,
         "turn": {"last_start": state.turn.last_start, "counter": state.turn.counter},
         "released": sorted(state.released),
+        "leaving": {str(v): _leaving_to_json(one) for v, one in state.leaving.items()},
         "last_places": {str(v): str(cpus) for v, cpus in state.last_places.items()},
         "tracked": {str(v): _tracked_to_json(t) for v, t in state.tracked.items()},
     }
+
+
+def _leaving_to_json(leaving: Leaving) -> dict[str, object]:
+    return {"process": _process_to_json(leaving.process), "found": _masks_to_json(leaving.found)}
+
+
+def _process_to_json(process: GuestProcess) -> list[int]:
+    return [process.pid, process.start_time]
+
+
+def _masks_to_json(found: Masks) -> dict[str, str]:
+    return {str(tid): str(mask) for tid, mask in found}
 
 
 def _tracked_to_json(tracked: Tracked) -> dict[str, object]:
@@ -45,14 +62,16 @@ def _tracked_to_json(tracked: Tracked) -> dict[str, object]:
         "order": list(placement.order),
         "start": placement.start,
         "parts": [str(part) for part in placement.parts],
+        "part_of": list(placement.part_of),
         "exclusive": placement.exclusive,
         "pinned": placement.pinned,
         "warnings": list(placement.warnings),
         "since": tracked.since,
-        "process": None if process is None else [process.pid, process.start_time],
-        "found": None if tracked.found is None else {str(t): str(m) for t, m in tracked.found},
+        "process": None if process is None else _process_to_json(process),
+        "found": None if tracked.found is None else _masks_to_json(tracked.found),
         "held": tracked.held,
         "policy": tracked.policy,
+        "confined_at": tracked.confined_at,
     }
 
 
@@ -65,6 +84,7 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
         memory = Memory(
             tracked={v: _tracked(v, t) for v, t in _by_vmid(kept, "tracked").items()},
             released=frozenset(Vmid(int(v)) for v in _entries(kept, "released")),
+            leaving={v: _leaving(v, one) for v, one in _by_vmid(kept, "leaving").items()},
             last_places={
                 v: CpuSet.parse(_string(cpus)) for v, cpus in _by_vmid(kept, "last_places").items()
             },
@@ -79,6 +99,7 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
         memory,
         tracked={},
         released=frozenset(),
+        leaving={},
         last_places={**memory.last_places, **places},
     )
 
@@ -98,31 +119,55 @@ def fits(memory: Memory, topology: Topology) -> Memory:
 
 def _tracked(vmid: Vmid, value: object) -> Tracked:
     entry = _mapping(value)
+    parts = tuple(CpuSet.parse(_string(part)) for part in _entries(entry, "parts"))
+    part_of = tuple(int(k) for k in _entries(entry, "part_of")) if "part_of" in entry else ()
+    if any(not 0 <= k < len(parts) for k in part_of):
+        raise ValueError("part_of")
     placement = Placement(
         vmid=vmid,
         home=CpuSet.parse(jsonvalue.text(entry, "home")),
         applied=CpuSet.parse(jsonvalue.text(entry, "applied")),
         order=tuple(Cpu(int(cpu)) for cpu in _entries(entry, "order")),
         start=Cpu(jsonvalue.whole(entry, "start", low=0, high=_CPU_MOST)),
-        parts=tuple(CpuSet.parse(_string(part)) for part in _entries(entry, "parts")),
+        parts=parts,
         exclusive=jsonvalue.boolean(entry, "exclusive"),
         pinned=jsonvalue.boolean(entry, "pinned"),
         warnings=tuple(_string(line) for line in _entries(entry, "warnings")),
+        part_of=part_of,
+        spans=parts if part_of else (),
     )
-    process = None
-    if entry["process"] is not None:
-        pid, start_time = _entries(entry, "process")
-        process = GuestProcess(vmid, Pid(int(pid)), int(start_time))
-    found = None
-    if entry["found"] is not None:
-        masks = _mapping(entry["found"]).items()
-        found = tuple((Tid(int(tid)), CpuSet.parse(_string(mask))) for tid, mask in masks)
+    process = None if entry["process"] is None else _process(vmid, entry)
+    found = None if entry["found"] is None else _masks(entry["found"])
     since = entry["since"]
     if not isinstance(since, int | float):
         raise TypeError("since")
     policy = Policy(jsonvalue.text(entry, "policy"))
     held = None if entry["held"] is None else Held(jsonvalue.text(entry, "held"))
-    return Tracked(placement, process, float(since), found=found, held=held, policy=policy)
+    confined_at = entry.get("confined_at")  # not in files of earlier versions
+    return Tracked(
+        placement,
+        process,
+        float(since),
+        found=found,
+        held=held,
+        policy=policy,
+        confined_at=float(confined_at) if isinstance(confined_at, int | float) else None,
+    )
+
+
+def _leaving(vmid: Vmid, value: object) -> Leaving:
+    entry = _mapping(value)
+    return Leaving(_process(vmid, entry), _masks(entry["found"]))
+
+
+def _process(vmid: Vmid, entry: Mapping[str, object]) -> GuestProcess:
+    pid, start_time = _entries(entry, "process")
+    return GuestProcess(vmid, Pid(int(pid)), int(start_time))
+
+
+def _masks(value: object) -> Masks:
+    masks = _mapping(value).items()
+    return tuple((Tid(int(tid)), CpuSet.parse(_string(mask))) for tid, mask in masks)
 
 
 def _turn(value: object) -> Turn:

@@ -1,20 +1,27 @@
 """Answers of the API, made from the state. Pure: nothing here reads or waits."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from proxmox_cpu_affinity.engine.facts import Occupancy
 from proxmox_cpu_affinity.engine.occupancy import overlapping
 from proxmox_cpu_affinity.engine.plan import Plan
+from proxmox_cpu_affinity.engine.rebalance import Move
+from proxmox_cpu_affinity.engine.score import guest_scores as score_of_each
 from proxmox_cpu_affinity.engine.score import score
 from proxmox_cpu_affinity.engine.trace import Candidate, Decision
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.guest import Exclusion, GuestConfig, GuestProcess, Request
 from proxmox_cpu_affinity.model.ids import Cpu, Vmid
 from proxmox_cpu_affinity.model.latency import LatencyMatrix
-from proxmox_cpu_affinity.model.placement import Confined, Outcome
+from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.reconcile import State, Tracked
+from proxmox_cpu_affinity.reconcile.rebalancing import words
 from proxmox_cpu_affinity.render import lines
+
+TICKS = 100
+"""A second's clock ticks in /proc (USER_HZ, proc(5)); the same on every processor PVE runs on."""
 
 
 def topology(host: Topology) -> wire.TopologyView:
@@ -84,7 +91,21 @@ def scored(state: State) -> wire.ScoreView | None:
     )
 
 
-def guest(state: State, config: GuestConfig, process: GuestProcess | None = None) -> wire.GuestView:
+Scores = Mapping[Vmid, tuple[float, float]]
+"""Of each placed guest its score and its bound."""
+NO_SCORES: Scores = {}
+
+
+def guest_scores(state: State) -> Scores:
+    return score_of_each(state.host, [t.placement for t in state.tracked.values()])
+
+
+def guest(
+    state: State,
+    config: GuestConfig,
+    process: GuestProcess | None = None,
+    scores: Scores = NO_SCORES,
+) -> wire.GuestView:
     """One guest. `process` matters for guests that are not tracked."""
     tracked = state.tracked.get(config.vmid)
     reason = config.exclusion(state.manage)
@@ -94,6 +115,7 @@ def guest(state: State, config: GuestConfig, process: GuestProcess | None = None
     code, why = ("", "") if reason is None else (reason.value, lines.excluded(reason))
     if config.vmid in state.released:
         code, why = wire.RELEASED, "let go by hand until its next start"
+    score, bound = scores.get(config.vmid, (None, None))
     return wire.GuestView(
         vmid=config.vmid,
         name=config.name,
@@ -116,6 +138,33 @@ def guest(state: State, config: GuestConfig, process: GuestProcess | None = None
         refused=state.refused.get(config.vmid, ""),
         held_since="" if tracked is None or tracked.held is None else tracked.held,
         managed_by="" if reason is not None else str(config.chosen_by(state.manage)),
+        nodes=[] if tracked is None else list(state.host.topology.nodes_of(tracked.placement.home)),
+        score=None if score is None else round(score, 4),
+        bound=None if bound is None else round(bound, 4),
+        drift=0 if tracked is None else tracked.drift,
+        confined_after_s=None if tracked is None else confined_after(tracked),
+    )
+
+
+def confined_after(tracked: Tracked) -> float | None:
+    """Seconds from the start of a guest's process until it was held as wanted; 0 for one that was
+    from its first instruction."""
+    if tracked.process is None or tracked.confined_at is None:
+        return None
+    if tracked.held is Held.BIRTH:
+        return 0.0
+    return round(max(0.0, tracked.confined_at - tracked.process.start_time / TICKS), 2)
+
+
+def matrix(found: LatencyMatrix) -> wire.MatrixView:
+    count = len(found.cpus)
+    rows = [range(i * count + i + 1, (i + 1) * count) for i in range(count)]
+    return wire.MatrixView(
+        cpus=list(found.cpus),
+        ns=[[round(found.ns[cell], 1) for cell in row] for row in rows],
+        measured=["".join("01"[bool(found.measured[cell])] for cell in row) for row in rows],
+        method=found.method,
+        verdict=found.verdict,
     )
 
 
@@ -194,6 +243,12 @@ def reassigned(
     else:
         told = state.refused.get(vmid, "") if running else ""
     return wire.ReassignRow(vmid, status, notes, cpus, before, cpus != before, told)
+
+
+def eased(state: State, row: wire.ReassignRow, move: Move) -> wire.ReassignRow:
+    """The row of a guest for which a move pays after all were placed anew: made, or advised."""
+    after = reassigned(state, move.after.vmid, running=True, before=row.before, freed=None)
+    return replace(after, notes="; ".join(filter(None, (after.notes, words(state, move)))))
 
 
 def _reassigned(state: State, vmid: Vmid, *, running: bool) -> tuple[str, str]:

@@ -18,8 +18,18 @@ from tests.e2e.in_guest import node
 from tests.e2e.in_guest.node import FULL
 from tests.e2e.promises import promises_of
 
-# In this order; the first and the last change what CPUs there are.
-MODULES = ("arrival", "topology", "systemd", "service", "guests", "drop_ins", "by_hand", "cpus")
+# In this order; the first and the last two change what CPUs there are.
+MODULES = (
+    "arrival",
+    "topology",
+    "systemd",
+    "service",
+    "guests",
+    "drop_ins",
+    "by_hand",
+    "cpus",
+    "watching",
+)
 HERE = Path(__file__).parent
 CHECK_LIMIT = 3000 if FULL else 200  # seconds
 

@@ -1,5 +1,6 @@
 """`status` and its sub-commands: what the service knows, asked over its socket."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -131,6 +132,33 @@ def svg(ctx: click.Context, /, *, affinity: bool, output: Path | None, socket: P
     except OSError as error:
         raise UsageError(f"--output {output}: {error.strerror}") from None
     ui.talk(f"written to {output}")
+
+
+@status.command(examples=("status watch", "status watch --json"))
+@socket
+@as_json
+@click.pass_context
+def watch(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -> None:
+    """What happens, as it happens, until it is interrupted.
+
+    On a terminal the host with its guests and their load; else a line for each event, with --json
+    one JSON object a line.
+    """
+    from proxmox_cpu_affinity.cli.following import follow
+    from proxmox_cpu_affinity.cli.live import show
+    from proxmox_cpu_affinity.cli.watching import line_of
+
+    session = ctx.find_object(Session)
+    assert session is not None
+    client, wanted = _client(ctx, socket), _json(ctx, as_json=as_json)
+    if ui.on_terminal() and not wanted:
+        show(client, session.tree)
+        return
+    for told in follow(client, ui.warn):
+        if wanted:
+            ui.line_out(json.dumps({"event": told.name, "id": told.number, "data": told.data}))
+        elif (line := line_of(told)) is not None:
+            ui.line_out(ui.clean(line))
 
 
 def described(now: wire.Status) -> list[tuple[str, object]]:

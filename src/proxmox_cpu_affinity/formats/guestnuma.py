@@ -1,0 +1,61 @@
+"""The NUMA nodes that PVE gives a guest: `numa: 1`, and the lines numa0 to numa7.
+
+As qemu-server's Memory.pm has it: lines count with `numa: 1` only; without any line each socket is
+a node. `cpus=` are the guest's, `hostnodes=` are where PVE binds the node's memory; it never binds
+vCPUs. Out of scope: memory sizes and policies, which decide nothing about CPUs.
+"""
+
+import re
+from collections.abc import Mapping
+
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.errors import SyntaxFault
+from proxmox_cpu_affinity.model.guest import GuestNode, socket_nodes
+
+LINES = 8  # MAX_NUMA
+VCPUS_MOST = 8192  # a guest of more cannot start
+_RANGES = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:;[0-9]{1,5}(?:-[0-9]{1,5})?)*")
+
+
+def nodes_of(values: Mapping[str, str], *, cores: int, sockets: int) -> tuple[GuestNode, ...]:
+    """The guest's nodes by the values of its main section; none where it sees a single one.
+
+    A line that PVE could not read is dropped, as PVE drops it.
+    """
+    if values.get("numa") != "1":
+        return ()
+    lines = (values.get(f"numa{i}") for i in range(LINES))
+    found = [node for line in lines if line is not None and (node := _node(line)) is not None]
+    if found:
+        return _apart(found)
+    if sockets < 2 or cores * sockets > VCPUS_MOST:
+        return ()
+    return socket_nodes(cores, sockets)
+
+
+def _node(line: str) -> GuestNode | None:
+    """One line; None where it names no vCPUs."""
+    parts = (part.partition("=") for part in line.split(","))
+    fields = {name.strip(): value.strip() for name, _, value in parts}
+    vcpus, hosts = _numbers(fields.get("cpus", "")), _numbers(fields.get("hostnodes", ""))
+    return GuestNode(tuple(vcpus), frozenset(hosts)) if vcpus else None
+
+
+def _numbers(text: str) -> list[int]:
+    if not _RANGES.fullmatch(text):
+        return []
+    try:
+        return [int(number) for number in CpuSet.parse(text.replace(";", ","))]
+    except SyntaxFault:
+        return []
+
+
+def _apart(nodes: list[GuestNode]) -> tuple[GuestNode, ...]:
+    """The nodes without the vCPUs that an earlier one has: QEMU takes no vCPU twice."""
+    seen: set[int] = set()
+    found = []
+    for node in nodes:
+        own = tuple(vcpu for vcpu in node.vcpus if vcpu not in seen)
+        seen.update(own)
+        found.append(GuestNode(own, node.hosts))
+    return tuple(found)
