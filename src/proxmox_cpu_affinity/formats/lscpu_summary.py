@@ -120,6 +120,13 @@ def _packages(
             f"lscpu: {cores} cores in {len(nodes)} nodes are not even in {count} sockets",
             hint=_BETTER,
         )
+    if "Core(s) per socket" in known:
+        told = _count(known, "Core(s) per socket") * count
+        if told != cores:  # cores of several kinds have not the same number of threads
+            raise SyntaxFault(
+                f"lscpu: it tells of {told} cores, and its CPUs and threads make {cores}",
+                hint=_BETTER,
+            )
     if count > 1:
         notes.append("lscpu does not say which CPUs lie in which socket: taken in their order")
     return [number * count // cores for number in range(cores)]

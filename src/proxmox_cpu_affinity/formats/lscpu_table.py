@@ -37,6 +37,9 @@ def parsable(lines: Sequence[str]) -> Table:
         raise SyntaxFault("lscpu -p: its comment that names the columns is missing")
     names = [name.strip() for name in head.split(",")]
     rows = [line.split(",") for line in lines if not line.startswith("#")]
+    # A CPU without the last cache, like a low-power core, has a shorter line.
+    least = len(names) - sum(bool(_CACHE.fullmatch(name.upper())) for name in names)
+    rows = [[*r, *[""] * (len(names) - len(r))] if len(r) >= least else r for r in rows]
     return _table("lscpu -p", names, rows)
 
 
@@ -79,12 +82,23 @@ def _table(form: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> Ta
         cpu = _number(form, cells, "CPU")
         assert cpu is not None
         present.append(cpu)
-        if _ON.get(cells.get("ONLINE", "yes").lower(), True) and cells.get("CORE") not in _ABSENT:
+        if _online(form, cells):
             cpus.append(_listed(form, cpu, cells))
     if not cpus:
         raise SyntaxFault(f"{form}: it names no CPU that is online")
     _check_cores(form, cpus)
     return Table(tuple(cpus), CpuSet.of(present))
+
+
+def _online(form: str, cells: Mapping[str, str]) -> bool:
+    """What its column says; without one, nothing is told of a CPU that is offline."""
+    word = cells.get("ONLINE", "").lower()
+    if word in _ABSENT:
+        others = [cell for name, cell in cells.items() if name != "CPU"]
+        return not others or any(cell not in _ABSENT for cell in others)
+    if word not in _ON:
+        raise SyntaxFault(f"{form}: {word[:20]!r} in column ONLINE is neither yes nor no")
+    return _ON[word]
 
 
 def _check_cores(form: str, cpus: Sequence[Listed]) -> None:

@@ -4,7 +4,9 @@ Either holds `sys/devices/system/cpu` and `.../node`, perhaps below a folder, an
 A tar is read in place: nothing is unpacked, links and everything else in it are left alone.
 """
 
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -25,7 +27,8 @@ _FILE_MOST = 1 << 16
 _KEPT_MOST = 1 << 28
 _BESIDE = (cpuinfo.CPUINFO, HYPERVISOR, *KIND_FILES)
 _WANTED = (f"{CPU_DIR}/", f"{NODE_DIR}/")
-HINT = "scripts/capture-host says how to capture one"
+_DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
+HINT = "scripts/capture-host --help says how to capture one"
 
 
 def of_directory(folder: Path) -> dict[str, str]:
@@ -46,7 +49,7 @@ def of_archive(path: Path) -> dict[str, str]:
     try:
         with tarfile.open(path) as archive:
             files = dict(_members(archive))
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except _DAMAGED as error:
         raise SyntaxFault(f"a damaged archive: {error}", where=str(path)) from None
     except _TooLarge:
         raise SyntaxFault("an archive of more than a host", where=str(path)) from None
