@@ -1,19 +1,20 @@
-"""Hosts to plan on: this one, one in a snapshot file, or one made from a few numbers.
+"""Hosts to plan on: this one, one in a file or a directory, or one made from a few numbers.
 
 Out of scope: measuring. Latencies are those that the service of this host measured, those of the
-snapshot, else predicted from the topology.
+file or of --latency, else predicted from the topology.
 """
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proxmox_cpu_affinity.formats import saved
-from proxmox_cpu_affinity.formats.snapshot import Latencies
+from proxmox_cpu_affinity.formats.snapshot import CAPTURED, Latencies, Snapshot
 from proxmox_cpu_affinity.formats.sysfs import topology as parse_topology
 from proxmox_cpu_affinity.latency import cache
 from proxmox_cpu_affinity.latency.facts import host_facts
 from proxmox_cpu_affinity.latency.predict import predicted
+from proxmox_cpu_affinity.linux import archive
 from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
 from proxmox_cpu_affinity.model.cpuset import CpuSet
@@ -56,7 +57,7 @@ def _kept(tree: Tree, topology: Topology) -> LatencyMatrix | None:
 
 
 def named_host(name: str) -> Described:
-    """The host that --host names: `generated:SPEC` or a snapshot's file. UsageError."""
+    """The host that --host names: `generated:SPEC`, a file or a directory. UsageError."""
     if name.startswith(GENERATED):
         topology = parse_topology(generate(parse_spec(name.removeprefix(GENERATED))))
         return Described(topology, predicted(topology))
@@ -65,37 +66,63 @@ def named_host(name: str) -> Described:
 
 
 def saved_host(name: str, *, option: str, hint: str = "") -> Described:
-    """The host in a file: a snapshot, a saved ranking, hwloc's XML or a CSV. UsageError."""
+    """The host in a file of any form, or captured in a directory. UsageError."""
+    return _described(_saved(name, option=option, hint=hint), option, name)
+
+
+def with_latencies(host: Described, name: str) -> Described:
+    """The host with the latencies of a file, by default core-to-core-latency's CSV. UsageError."""
+    found = _saved(name, option="--latency")
+    if found.latency_ns is None:
+        raise UsageError(
+            f"--latency {name}: it holds no latencies",
+            hint="core-to-core-latency --csv and cpuinfo --csv write such a file",
+        )
+    rows, online = len(found.latency_ns), host.topology.online
+    if rows != len(online):
+        raise UsageError(f"--latency {name}: {rows} rows for {len(online)} online CPUs")
+    theirs = parse_topology(found.files).online
+    if found.origin != saved.CSV and theirs != online:
+        raise UsageError(f"--latency {name}: of CPUs {theirs}, and the host has {online}")
+    return replace(host, matrix=_matrix(host.topology, found.latency_ns, f"from {name}"))
+
+
+def _saved(name: str, *, option: str, hint: str = "") -> Snapshot:
+    path = Path(name)
     try:
-        return _captured(Path(name).read_text(encoding="utf-8"), name)
+        if path.is_dir():
+            return Snapshot(CAPTURED, name, archive.of_directory(path))
+        if archive.is_archive(path):
+            return Snapshot(CAPTURED, name, archive.of_archive(path))
+        return saved.parse(path.read_text(encoding="utf-8"), where=name)
     except OSError as error:
         raise UsageError(f"{option} {name}: {error.strerror}", hint=hint) from None
     except SyntaxFault as fault:
         raise UsageError(f"{option} {fault}", hint=fault.hint) from None
     except UnicodeDecodeError:
-        raise UsageError(f"{option} {name}: no text") from None
+        raise UsageError(f"{option} {name}: no text", hint=saved.EXPECTED) from None
 
 
-def _captured(text: str, name: str) -> Described:
-    found = saved.parse(text, where=name)
+def _described(found: Snapshot, option: str, name: str) -> Described:
     try:
         topology = parse_topology(found.files)
     except SyntaxFault as fault:
-        raise SyntaxFault(fault.text, where=name, hint=fault.hint) from None
+        raise UsageError(f"{option} {name}: {fault}", hint=fault.hint) from None
     if not topology.online:
-        raise SyntaxFault("its files name no CPU that is online", where=name)
+        raise UsageError(f"{option} {name}: its files name no CPU that is online")
+    topology = replace(topology, notes=(*found.notes, *topology.notes))
     if found.latency_ns is None:
         return Described(topology, predicted(topology))
     if len(found.latency_ns) != len(topology.online):
-        raise SyntaxFault(
-            f"latency_ns: {len(found.latency_ns)} rows for {len(topology.online)} online CPUs",
-            where=name,
+        rows = len(found.latency_ns)
+        raise UsageError(
+            f"{option} {name}: latency_ns: {rows} rows for {len(topology.online)} online CPUs"
         )
-    return Described(topology, _matrix(topology, found.latency_ns))
+    return Described(topology, _matrix(topology, found.latency_ns, "from the snapshot"))
 
 
-def _matrix(topology: Topology, rows: Latencies) -> LatencyMatrix:
-    """The snapshot's matrix, made symmetrical by the mean of both ways."""
+def _matrix(topology: Topology, rows: Latencies, source: str) -> LatencyMatrix:
+    """The matrix of these rows, made symmetrical by the mean of both ways."""
     count = len(rows)
     every = [(i, j) for i in range(count) for j in range(count)]
     cells = (0.0 if i == j else (rows[i][j] + rows[j][i]) / 2 for i, j in every)
@@ -105,5 +132,5 @@ def _matrix(topology: Topology, rows: Latencies) -> LatencyMatrix:
         spread=array("d", bytes(8 * count * count)),
         measured=bytes(i != j for i, j in every),
         verdict=Verdict.TRUSTED,
-        conditions=("from the snapshot",),
+        conditions=(source,),
     )

@@ -1,6 +1,7 @@
 """A host in one file: what its kernel says of the CPUs, as JSON that reads well in a diff.
 
-    {"origin": "captured", "what": "...", "files": {path: value}, "latency_ns": [[...]]}
+    {"origin": "captured", "what": "...", "files": {path: value}, "latency_ns": [[...]],
+     "notes": [text]}
 
 Paths are without the root. Files of CPUs and nodes that hold the same are one entry, their numbers
 as a cpulist in braces: `sys/devices/system/cpu/cpu{0-7,16}/topology/die_id`. Capturing is
@@ -38,6 +39,7 @@ class Snapshot:
     what: str
     files: Mapping[str, str]
     latency_ns: Latencies | None = None
+    notes: tuple[str, ...] = ()  # what its source does not say, and what was guessed instead
 
     def __post_init__(self) -> None:
         for path in self.files:
@@ -73,6 +75,8 @@ def to_text(snapshot: Snapshot) -> str:
     if snapshot.latency_ns is not None:
         rows = ",\n".join(f"  {json.dumps(list(row))}" for row in snapshot.latency_ns)
         parts.append(f'"latency_ns": [\n{rows}\n]')
+    if snapshot.notes:
+        parts.append(f'"notes": {json.dumps(list(snapshot.notes))}')
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
@@ -94,7 +98,7 @@ def _folded(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 def _snapshot(whole: object) -> Snapshot:
     if not isinstance(whole, dict):
         raise SyntaxFault("a host snapshot is a JSON object")
-    for key in whole.keys() - {"origin", "what", "files", "latency_ns"}:
+    for key in whole.keys() - {"origin", "what", "files", "latency_ns", "notes"}:
         raise SyntaxFault(f"a host snapshot has no key {key!r}")
     latency = whole.get("latency_ns")
     return Snapshot(
@@ -102,6 +106,7 @@ def _snapshot(whole: object) -> Snapshot:
         _text(whole.get("what"), "what"),
         _unfolded(whole.get("files")),
         None if latency is None else _matrix(latency),
+        _notes(whole.get("notes", [])),
     )
 
 
@@ -126,6 +131,12 @@ def _matrix(rows: object) -> Latencies:
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         raise SyntaxFault("latency_ns: must be a list of lists of numbers")
     return tuple(tuple(_latency(cell) for cell in row) for row in rows)
+
+
+def _notes(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise SyntaxFault("notes: must be a list of texts")
+    return tuple(_text(note, "notes") for note in value)
 
 
 def _latency(cell: object) -> float:

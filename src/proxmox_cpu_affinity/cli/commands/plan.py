@@ -88,7 +88,12 @@ class Wanted:
 @click.option(
     "--host",
     metavar="FILE|generated:SPEC",
-    help="A host's snapshot, or one of PACKAGESxL3xCORESxTHREADS; default: this host.",
+    help="A host in a file or a directory, or PACKAGESxL3xCORESxTHREADS; default: this host.",
+)
+@click.option(
+    "--latency",
+    metavar="FILE",
+    help="That host's latencies, like core-to-core-latency's CSV.",
 )
 @click.option(
     "--guest",
@@ -111,6 +116,7 @@ def plan(
     /,
     *,
     host: str | None,
+    latency: str | None,
     guests: Sequence[str],
     strategy: str | None,
     reserved: str | None,
@@ -124,15 +130,17 @@ def plan(
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread for each CPU
     if json_lines:
-        if host or guests or strategy or reserved or as_json:
+        if host or latency or guests or strategy or reserved or as_json:
             raise UsageError("--json-lines stands alone: what it needs comes by the lines")
         return _converse()
-    from proxmox_cpu_affinity.cli.hosts import named_host, this_host
+    from proxmox_cpu_affinity.cli.hosts import named_host, this_host, with_latencies
 
     configured = settings_here(session.tree)
     rules = _rules(configured, strategy, reserved, here=host is None)
     wanted = given(guests) if guests else _of_node(session.tree, configured)
     where = this_host(session.tree) if host is None else named_host(host)
+    if latency is not None:
+        where = with_latencies(where, latency)
     if reserved is not None:
         _check_reserved(rules.reserved, where.topology)
     answer, held = planned(where, rules, wanted)
@@ -290,6 +298,8 @@ def _show(topology: Topology, answer: Planned, held: dict[Vmid, CpuSet]) -> None
     for row in answer.guests:
         for warning in row.warnings:
             ui.warn(f"VM {row.vmid}: {warning}")
+    for note in topology.notes:
+        ui.talk(f"note: {note}")
     ui.talk(f"strategy {answer.strategy}; latencies: {answer.latencies}")
 
 
