@@ -25,8 +25,10 @@ class JsonFile:
         """Its content. A damaged or foreign file is renamed to NAME.bad, never deleted; or left
         where it is, for those who only look."""
         try:
-            with self.path.open("rb") as file:
-                data = file.read(_LIMIT + 1)
+            # A link leads to what is not ours; a FIFO would hold the start for ever.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with os.fdopen(os.open(self.path, flags), "rb") as file:
+                data = file.read(_LIMIT + 1) or b""
         except FileNotFoundError:
             return Loaded(None)
         except OSError as error:
@@ -45,7 +47,8 @@ class JsonFile:
         whole = f'{{"version":{VERSION},"sha256":"{_checksum(body)}","content":{body}}}\n'
         fresh = self.path.with_name(self.path.name + ".new")
         try:
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(fresh, flags, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(whole)
                 file.flush()
