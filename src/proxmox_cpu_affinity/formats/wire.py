@@ -272,13 +272,13 @@ class ReassignBody:
 
 @dataclass(frozen=True, slots=True)
 class PlanGuest:
-    vmid: int
-    vcpus: int
+    vmid: int = field(metadata={"minimum": VMID_MIN, "maximum": VMID_MAX})
+    vcpus: int = field(metadata={"minimum": 1, "maximum": VCPUS_MOST})
 
 
 @dataclass(frozen=True, slots=True)
 class PlanBody:
-    guests: list[PlanGuest] = field(default_factory=list)
+    guests: list[PlanGuest] = field(metadata={"maxItems": PLAN_MOST})
 
     @staticmethod
     def read(body: Mapping[str, object]) -> "PlanBody":
@@ -442,6 +442,18 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("core_ranking", "GET", "/api/ranking", "As it was", list[Ranking]),
     Endpoint("vm_started", "GET", "/api/vmstarted/{vmid}", "As it was", dict[str, str], acts=True),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class OldProblem:
+    """An error on the routes of the Go project."""
+
+    error: str
+
+
+def is_old(path: str) -> bool:
+    """Whether a path is one of the Go project's, whose errors have their own form."""
+    return path.startswith("/api/") and not path.startswith("/api/v1/")
 
 
 def problem(error: AffinityError) -> Problem:

@@ -120,7 +120,8 @@ class Connection(web.RequestHandler):
         return answer
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        if not isinstance(kw.get("exc_info"), ConnectionError):
+        # Where the other end is gone, what goes wrong is aiohttp's own and harms nobody.
+        if self.transport is not None and not isinstance(kw.get("exc_info"), ConnectionError):
             super().log_exception(*args, **kw)
 
     def _look(self) -> None:

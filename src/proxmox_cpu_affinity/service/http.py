@@ -6,7 +6,6 @@ Out of scope: what an endpoint does (api), who may call it (access), what is in 
 import asyncio
 import json
 import os
-import re
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping
@@ -178,8 +177,9 @@ def _json(value: object, *, status: int = 200, media: str = "application/json") 
 
 def _problem(request: web.Request, error: AffinityError) -> web.Response:
     """RFC 9457; the routes of the Go project keep their own form."""
-    if re.match(r"/api/(?!v1/)", request.path):
-        answer = _json({"error": error.text}, status=error.http_status)
+    if wire.is_old(request.path):
+        told = jsonvalue.plain(wire.OldProblem(error.text))
+        answer = _json(told, status=error.http_status)
     else:
         told = jsonvalue.plain(wire.problem(error))
         answer = _json(told, status=error.http_status, media="application/problem+json")
