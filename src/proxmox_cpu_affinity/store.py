@@ -33,7 +33,7 @@ class JsonFile:
             return Loaded(None)
         except OSError as error:
             return Loaded(None, f"cannot be read: {error.strerror}")
-        problem, content = _checked(data)
+        problem, content = content_of(data)
         if content is None and set_aside:
             problem += self._set_aside()
         return Loaded(content, problem)
@@ -43,8 +43,7 @@ class JsonFile:
 
         StoreError, with the file as it was, where that fails.
         """
-        body = json.dumps(content, separators=(",", ":"), sort_keys=True)
-        whole = f'{{"version":{VERSION},"sha256":"{_checksum(body)}","content":{body}}}\n'
+        whole = written(content)
         fresh = self.path.with_name(self.path.name + ".new")
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -75,7 +74,14 @@ def _checksum(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
 
-def _checked(data: bytes) -> tuple[str, Mapping[str, object] | None]:
+def written(content: Mapping[str, object]) -> str:
+    """The text of a file with this content."""
+    body = json.dumps(content, separators=(",", ":"), sort_keys=True)
+    return f'{{"version":{VERSION},"sha256":"{_checksum(body)}","content":{body}}}\n'
+
+
+def content_of(data: bytes) -> tuple[str, Mapping[str, object] | None]:
+    """What is wrong with a file's bytes, and their content where nothing is."""
     if len(data) > _LIMIT:
         return "is too large", None
     try:

@@ -1,6 +1,5 @@
 """The API from outside: who may do what over which listener, and what bad requests get."""
 
-import contextlib
 import json
 import os
 import re

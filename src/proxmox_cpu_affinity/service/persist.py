@@ -93,7 +93,7 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
             },
             turn=_turn(kept.get("turn")),
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise SyntaxFault(f"the state file is not understood ({error})") from None
     if kept.get("boot_id") == boot_id:
         return memory
