@@ -2,6 +2,7 @@
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
+ATTACK := .venv-attack
 PACKAGE := src/proxmox_cpu_affinity
 SOURCES := $(addprefix $(PACKAGE)/latency/,duel.c pingpong.c pool.c main.c)
 HEADERS := $(addprefix $(PACKAGE)/latency/,pingpong.h duel.h sides.h clock.h)
@@ -17,7 +18,7 @@ DIST := $(PREFIX)/lib/python3/dist-packages
 PYTHON := $(or $(wildcard $(BIN)/python),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo check test page-test screenshots e2e faults bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
+.PHONY: help setup develop demo check test page-test screenshots e2e faults fuzz api-test audit licences lock bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,13 +27,19 @@ setup: $(VENV)/.ready build/pingpong ## .venv with what the program needs, and t
 
 develop: setup $(VENV)/.develop ## beyond that, what check and test need
 
-$(VENV)/.ready: constraints/run.txt $(wildcard constraints/debian-*.txt) constraints/minimum.txt scripts/make-venv
+$(VENV)/.ready: constraints/run.txt constraints/minimum.txt $(wildcard constraints/locked/run-*.txt) scripts/make-venv
 	@scripts/make-venv $(VENV)
 	@touch $@
 
-$(VENV)/.develop: constraints/develop.txt $(VENV)/.ready
+$(VENV)/.develop: constraints/locked/develop.txt $(VENV)/.ready
 	@echo "installing the development tools"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r constraints/develop.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(ATTACK)/.ready: constraints/locked/attack.txt $(VENV)/.ready
+	@echo "installing what attacks and audits"
+	@$(BIN)/python -m venv --clear $(ATTACK)
+	@$(ATTACK)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 build/pingpong: $(SOURCES) $(HEADERS)
@@ -48,9 +55,9 @@ check: develop ## format, lint, types, shell scripts, imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --scripts-are-modules scripts/make-showcase scripts/capture-host \
-		scripts/make-docs scripts/make-sbom
+		scripts/make-docs scripts/make-sbom scripts/list-licences
 	$(BIN)/shellcheck hook/proxmox-cpu-affinity-hook scripts/make-venv scripts/dummy-guests .ci/run \
-		scripts/make-deb scripts/debian-root debian/proxmox-cpu-affinity.p* \
+		scripts/make-deb scripts/debian-root scripts/lock debian/proxmox-cpu-affinity.p* \
 		tests/e2e/agent tests/e2e/in_guest/guest
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
@@ -68,6 +75,23 @@ e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, 
 
 faults: develop ## random histories with faults against the brain; HISTORIES=100000 for more
 	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES))
+
+fuzz: develop ## every reader of others' texts under atheris; SECONDS=600 for all together
+	@$(BIN)/python -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS))
+
+api-test: develop $(ATTACK)/.ready ## the API attacked over real sockets and by schemathesis; SHORT=1
+	@SHORT=$(SHORT) $(BIN)/python -m tests.api.run
+
+audit: $(ATTACK)/.ready ## known vulnerabilities of what is pinned; asks the Python advisory database
+	for file in constraints/locked/*.txt; do \
+		$(ATTACK)/bin/pip-audit --disable-pip --require-hashes -r $$file || exit 1; \
+	done
+
+licences: develop $(ATTACK)/.ready ## rewrite constraints/licences.txt
+	$(BIN)/python scripts/list-licences $(VENV) $(ATTACK)
+
+lock: ## rewrite constraints/locked from constraints/*.txt; needs python3.11, python3.13 and pip-tools
+	scripts/lock
 
 bench: develop ## what the hook costs beside its peers; in a booted Debian, confining as multiples of set-property
 	$(BIN)/python bench/hook.py
@@ -122,5 +146,5 @@ deb-test: develop ## the package in booted guests of both releases, from install
 	$(BIN)/python -m tests.deb.run $(if $(SUITE),--suite $(SUITE))
 
 clean: ## what was built and set up
-	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build $(VENV) $(ATTACK) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests hook bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -76,6 +76,7 @@ SLOW = {
 }
 
 
+@pytest.mark.patient
 def test_who_begins_and_does_not_go_on_is_ended(unharmed: Running) -> None:
     with contextlib.ExitStack() as stack:
         waiting = {}
@@ -131,6 +132,7 @@ def test_what_follows_an_upgrade_is_not_kept(unharmed: Running) -> None:
     assert memory_kib(unharmed) - before < 32 << 10
 
 
+@pytest.mark.patient
 @both
 def test_a_slow_reader_of_answers_is_ended(
     unharmed: Running,

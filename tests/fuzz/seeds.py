@@ -108,7 +108,7 @@ _KEPT: dict[str, object] = {
             "process": [5, 7],
             "found": {"5": "0-3"},
             "held": None,
-            "policy": "cpu-shared",
+            "policy": "shared",
             "confined_at": 2.5,
         }
     },
