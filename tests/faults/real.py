@@ -10,18 +10,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from proxmox_cpu_affinity.sim.node import Completed
-from tests.faults.history import REAL, VMIDS, Happening, History, Kind, history
+from tests.faults.history import REAL, VMIDS, Happening, History, Kind, history, shrunk
 from tests.faults.observed import masks
-from tests.faults.playground import CPUS, PEER, TREE, Playground, Tormented, asked, rows, within
+from tests.faults.playground import CPUS, PEER, TREE, Playground, Tormented, asked, playground, rows, within
 from tests.faults.promises import ALL, Known, begins, keys_of, meddled, never, settled
 from tests.integration.running import PATIENCE
 
 MOST = 14  # happenings
+REPLAYS = 25  # to make a history that fails small
+LOG_LINES = 40
 EDITS = (
     ("--affinity", str(CPUS[-1])),
     ("--delete", "affinity"),
@@ -57,7 +59,7 @@ REFUSALS = (
 )
 
 
-def kinds_of(seed: int) -> History:
+def history_of(seed: int) -> History:
     return history(seed, kinds=REAL, most=MOST)
 
 
@@ -99,6 +101,14 @@ class Player:
         self.known.full, self.known.offline = False, ()
         self.settle("at the end")
         assert self.service.end() == 0, "the service did not end well"
+
+    def end(self) -> None:
+        """Whatever is still there of it."""
+        self.thaw(0, 0)
+        self.join()
+        if self.service.alive:
+            self.service.kill()
+        self.ground.quiet()
 
     def settle(self, when: str) -> None:
         """Wait until all is as it must be."""
@@ -452,7 +462,7 @@ class Player:
 
 def _enabling(root: Path, vmid: int, *, broken_off: bool) -> int | None:
     """The exit status of `hookscript enable`; none if it does not end."""
-    words = ["-m", "proxmox_cpu_affinity.cli.main", "hookscript", "enable", str(vmid), "local"]
+    words = ["-m", "proxmox_cpu_affinity", "hookscript", "enable", str(vmid), "local"]
     with subprocess.Popen(
         [sys.executable, *words],
         cwd=TREE,
@@ -515,15 +525,32 @@ def wrong_in(ground: Playground, whole: History) -> str:
     try:
         player.play(whole)
     except Exception as error:
-        return f"{type(error).__name__}: {error}\n{_last(player.service.log)}"
+        log = player.service.log.splitlines()[-LOG_LINES:]
+        return "\n".join((f"{type(error).__name__}: {error}", "the service's log:", *log))
     finally:
-        player.thaw(0, 0)
-        player.join()
-        if player.service.alive:
-            player.service.kill()
-        ground.quiet()
+        player.end()
     return ""
 
 
-def _last(log: str, lines: int = 40) -> str:
-    return "\n".join(log.splitlines()[-lines:])
+def failing(seeds: Sequence[int]) -> list[int]:
+    """Those of the seeds whose histories go wrong, all on one node."""
+    with playground() as ground:
+        return [seed for seed in seeds if wrong_in(ground, history_of(seed))]
+
+
+def told(seed: int) -> str:
+    """A failing history as small as a few replays make it, and what is wrong in it."""
+    with playground() as ground:
+        whole = history_of(seed)
+        why = wrong_in(ground, whole)
+        if not why:
+            return f"seed {seed}, with processes: nothing is wrong when it is played again"
+
+        def fails(part: History) -> bool:
+            nonlocal why
+            found = wrong_in(ground, part)
+            why = found or why
+            return bool(found)
+
+        small = shrunk(whole, fails, tries=REPLAYS)
+    return "\n".join((f"seed {seed}, with processes:", *(f"  {one}" for one in small), why))
