@@ -49,6 +49,9 @@ class Errand(ABC):
     def do(self, before: Sequence[str]) -> list[str]:
         """Do it with these words in front of the command; what is wrong afterwards."""
 
+    def over(self) -> None:
+        """It will not be done again."""
+
 
 class Life(Errand):
     """The service: its start with nothing kept, two guests, a log that is rotated, its end."""
@@ -57,10 +60,9 @@ class Life(Errand):
     calls = (*FILE_CALLS, *KERNEL_CALLS, *LISTENING_CALLS)
 
     def do(self, before: Sequence[str]) -> list[str]:
-        service = self.ground.service(clock=False)
-        service.end()
+        service = self.ground.service(begun=False)
         for folder in (self.ground.lib, self.node.path("/run/proxmox-cpu-affinity")):
-            for file in folder.iterdir():
+            for file in folder.iterdir() if folder.exists() else ():
                 file.unlink()
         known = Known()
         try:
@@ -149,7 +151,7 @@ class Hook(Errand):
 
     def __init__(self, ground: Playground) -> None:
         super().__init__(ground)
-        self.service = ground.service(clock=False)
+        self.service = ground.service()
         folder = self.node.path("/usr/libexec/proxmox-cpu-affinity")
         self.python = folder / "traced-python"
         self.copy = folder / "traced-hook"
@@ -182,6 +184,9 @@ class Hook(Errand):
         if not self.service.alive:
             wrong.append(f"the service ended with {self.service.process.returncode}")
         return wrong
+
+    def over(self) -> None:
+        self.service.kill()
 
 
 class Install(Errand):
@@ -262,7 +267,7 @@ class DropIn(Errand):
         service = [sys.executable, "-m", "proxmox_cpu_affinity.service.main", "--root", root]
         if self._run([*service, "--clean-dropins"]) != 0:
             wrong.append("--clean-dropins failed")
-        left = [*folder.glob("*/*"), *folder.glob("*/.*")]
+        left = [Path(at, name) for at, _, names in os.walk(folder) for name in names]
         wrong += [f"left over: {file.name}" for file in left]
         for file in left:
             file.unlink()

@@ -39,6 +39,8 @@ GUESTS = {
     104: ("tags: cpu-affinity;cpu-pinned",),
 }
 CORES = {102: 2}
+# Which guest got which CPU is asked here: machines of few CPUs would have them float.
+SETTINGS = "PCA_ROUNDS=1\nPCA_ITERATIONS=10\nPCA_WIDTH=exact\n"
 # The hook is called through a few lines that note how long it took and how it ended, to /proc's
 # hundredths of a second: nothing is started for that.
 _NOTING = """#!/bin/sh
@@ -56,7 +58,16 @@ class Tormented(Running):
 
     clock: Path | None = None
 
+    def __init__(self, node: Node, *, begun: bool) -> None:
+        self.node = node
+        self.flags = ()
+        self.output = node.path("/var/log/service.out")
+        self._begun = False
+        if begun:
+            self.start()
+
     def start(self) -> None:
+        self._begun = True
         environment = {**os.environ, "PYTHONPATH": str(TREE)}
         if self.clock is not None and FAKETIME:
             environment |= {
@@ -84,7 +95,7 @@ class Tormented(Running):
 
     @property
     def alive(self) -> bool:
-        return self.process.poll() is None
+        return self._begun and self.process.poll() is None
 
     def send(self, number: signal.Signals) -> None:
         if self.alive:
@@ -133,7 +144,7 @@ class Playground:
 
     # -- before and after a history ------------------------------------------------------------
 
-    def service(self, *, clock: bool) -> Tormented:
+    def service(self, *, clock: bool = False, begun: bool = True) -> Tormented:
         """Guests as they are first, and a service that knows of nothing."""
         self.room()
         self.cpus(())
@@ -147,7 +158,8 @@ class Playground:
         file = self.node.path("/tmp/clock")
         file.write_text("+0")
         Tormented.clock = file if clock else None
-        return Tormented(self.node, settings="PCA_ROUNDS=1\nPCA_ITERATIONS=10\n")
+        self.node.path("/etc/default/proxmox-cpu-affinity").write_text(SETTINGS)
+        return Tormented(self.node, begun=begun)
 
     def quiet(self) -> None:
         """No guest runs and nobody does anything about one any more."""

@@ -118,9 +118,7 @@ def settled(ground: Playground, service: Tormented, known: Known) -> list[str]:
             row = said.get(vmid, {})
             pid = ground.node.pid(vmid)
             wrong += (
-                _gone(vmid, row)
-                if pid is None
-                else _runs(ground, known, vmid, pid=pid, row=row)
+                _gone(vmid, row) if pid is None else _runs(ground, known, vmid, pid=pid, row=row)
             )
             wrong += _recorded(vmid, pid, row, tracked)
     return wrong

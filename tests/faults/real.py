@@ -17,7 +17,17 @@ from pathlib import Path
 from proxmox_cpu_affinity.sim.node import Completed
 from tests.faults.history import REAL, VMIDS, Happening, History, Kind, history, shrunk
 from tests.faults.observed import masks
-from tests.faults.playground import CPUS, PEER, TREE, Playground, Tormented, asked, playground, rows, within
+from tests.faults.playground import (
+    CPUS,
+    PEER,
+    TREE,
+    Playground,
+    Tormented,
+    asked,
+    playground,
+    rows,
+    within,
+)
 from tests.faults.promises import ALL, Known, begins, keys_of, meddled, never, settled
 from tests.integration.running import PATIENCE
 

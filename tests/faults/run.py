@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tests import counts
-from tests.faults import memory, real
+from tests.faults import memory, real, steps
 from tests.faults.history import history, shrunk
 
 CHUNK = 250  # histories in memory that one process plays after the other
@@ -92,6 +92,16 @@ def with_processes(first: int, count: int) -> Figures:
     return Figures(name, count - len(wrong), len(wrong))
 
 
+def step_by_step(seed: int, count: int) -> Figures:
+    began = time.monotonic()
+    outcome = steps.campaign(count, seed)
+    for wrong in outcome.wrong:
+        print(wrong)
+    minutes = (time.monotonic() - began) / 60
+    name = f"{outcome.runs} runs with {outcome.struck} faults at system calls, {minutes:.1f} min"
+    return Figures(name, outcome.runs - len(outcome.wrong), len(outcome.wrong))
+
+
 def one(seed: int, *, processes: bool) -> int:
     """Play one history again; 1 if it fails."""
     wrong = real.failing([seed]) if processes else failing([seed])
@@ -104,6 +114,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.run", description=__doc__)
     parser.add_argument("--memory", type=int, default=10_000, help="histories (10000)")
     parser.add_argument("--processes", type=int, default=200, help="histories with processes (200)")
+    parser.add_argument(
+        "--steps", type=int, default=80, help="faults at system calls; -1: all (80)"
+    )
     parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
     parser.add_argument("--seed", type=int, help="one history only, told if it fails")
     parser.add_argument("--real", action="store_true", help="that one with processes")
@@ -111,9 +124,13 @@ def main(arguments: Sequence[str]) -> int:
     if given.seed is not None:
         return one(given.seed, processes=given.real)
     parts = []
-    for play, count in ((in_memory, given.memory), (with_processes, given.processes)):
+    for play, count in (
+        (in_memory, given.memory),
+        (with_processes, given.processes),
+        (step_by_step, given.steps),
+    ):
         if count:
-            parts.append(play(given.first, count))
+            parts.append(play(given.first, max(count, 0)))
             print(parts[-1], flush=True)
     passed, failed = sum(part.passed for part in parts), sum(part.failed for part in parts)
     counts.leave("faults", passed=passed, failed=failed)
