@@ -20,15 +20,10 @@ from proxmox_cpu_affinity.model.guest import HOOK_FILE
 from tests.faults.observed import masks
 from tests.faults.playground import TREE, Playground, Tormented, asked, within
 from tests.faults.promises import ALL, HELD_AT_MOST, Known, begins, never, settled
-from tests.faults.stepping import Tracer
+from tests.faults.stepping import MEMORY, PROCESSES, READING, SOCKETS, WRITING, Tracer
 from tests.integration.running import PATIENCE
 
-FILE_CALLS = (
-    "openat,write,fsync,rename,unlink,mkdir,rmdir,symlink,chmod,fchmod,ftruncate,flock,getdents64,"
-    "readlink"
-).split(",")
-KERNEL_CALLS = "sched_setaffinity,sched_getaffinity,pidfd_open".split(",")
-LISTENING_CALLS = "socket,bind,listen,accept4,connect,sendto".split(",")
+FILES = (*READING, *WRITING)
 HELD, OTHER = 101, 100  # a guest that runs on, and one that stops
 
 
@@ -49,7 +44,7 @@ class Errand(ABC):
     def do(self, before: Sequence[str]) -> list[str]:
         """Do it with these words in front of the command; what is wrong afterwards."""
 
-    def over(self) -> None:
+    def over(self) -> None:  # noqa: B027 - most leave nothing running
         """It will not be done again."""
 
 
@@ -57,7 +52,7 @@ class Life(Errand):
     """The service: its start with nothing kept, two guests, a log that is rotated, its end."""
 
     name = "service"
-    calls = (*FILE_CALLS, *KERNEL_CALLS, *LISTENING_CALLS)
+    calls = (*FILES, *PROCESSES, *SOCKETS)
 
     def do(self, before: Sequence[str]) -> list[str]:
         service = self.ground.service(begun=False)
@@ -118,7 +113,7 @@ class Life(Errand):
         service.start()
         wrong = [*never(self.ground, service, known), *self._settles(service, known)]
         now = set(masks(pid).values())
-        if len(was) == 1 and was != {ALL} and was != now:
+        if len(was) == 1 and was not in ({ALL}, now):
             wrong.append(f"guest {HELD} was on {was} and is on {now}")
         asked(service, f"/api/v1/guests/{HELD}/reassign", {"undo": True})
         known.released[HELD] = pid
@@ -144,9 +139,7 @@ class Hook(Errand):
     """notify.py, called by the hookscript while a service answers."""
 
     name = "hook"
-    calls = (
-        "openat,read,write,socket,connect,sendto,recvfrom,getdents64,readlink,mmap,munmap,brk"
-    ).split(",")
+    calls = (*READING, *SOCKETS, *MEMORY, "write")
     everywhere = True
 
     def __init__(self, ground: Playground) -> None:
@@ -193,7 +186,7 @@ class Install(Errand):
     """`hookscript install`: our hook comes into a storage that other nodes read, as a copy."""
 
     name = "hookscript install"
-    calls = FILE_CALLS
+    calls = FILES
     FOLDER = "/mnt/far/snippets"
 
     def __init__(self, ground: Playground) -> None:
@@ -240,7 +233,7 @@ class DropIn(Errand):
     """A drop-in is laid down and taken away; then the unit's end deletes whatever is there."""
 
     name = "drop-in"
-    calls = FILE_CALLS
+    calls = FILES
     TEXT = (
         "import sys; from pathlib import Path\n"
         "from proxmox_cpu_affinity.linux.dropins import DropIns\n"

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-from pathlib import Path
 
 from proxmox_cpu_affinity.sim.node import Node
 from tests.integration.running import cpus_of
@@ -63,9 +62,8 @@ def kept(node: Node) -> dict[str, object]:
 
 def left_over(node: Node) -> list[str]:
     """Files that nobody should ever find: temporary ones, ones set aside, drop-ins."""
-    folders = ("/var/lib/proxmox-cpu-affinity", "/run/proxmox-cpu-affinity")
-    found: list[Path] = []
-    for folder in map(node.path, folders):
+    found = list(node.path("/run/systemd/system").glob("*/*proxmox-cpu-affinity*"))
+    for name in ("/var/lib/proxmox-cpu-affinity", "/run/proxmox-cpu-affinity"):
+        folder = node.path(name)
         found += [*folder.glob("*.new"), *folder.glob("*.bad"), *folder.glob("*.tmp*")]
-    found += node.path("/run/systemd/system").glob("*/*proxmox-cpu-affinity*")
     return [str(file.relative_to(node.root)) for file in found]

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from proxmox_cpu_affinity.sim.node import Completed
-from tests.faults.history import REAL, VMIDS, Happening, History, Kind, history, shrunk
+from proxmox_cpu_affinity.sim.arrival import Completed
+from tests.faults.history import REAL, VMIDS, History, Kind, history, shrunk
 from tests.faults.observed import masks
 from tests.faults.playground import (
     CPUS,

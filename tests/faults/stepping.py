@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KILL = "KILL"
-# What such a call fails with in bad times.
-FAULTS = {
+# What such a call fails with in bad times, by what it is about.
+READING = {
     "openat": ("EACCES", "EIO", "EMFILE", "ENOSPC", "ENOTCONN"),
-    "read": ("EIO", "ENOTCONN"),
+    "getdents64": ("EIO", "ENOTCONN"),
+    "readlink": ("ENOTCONN", "EACCES"),
+}
+WRITING = {
     "write": ("ENOSPC", "EIO", "EINTR"),
     "fsync": ("EIO", "ENOSPC"),
     "rename": ("EIO", "EACCES", "ENOSPC"),
@@ -27,36 +30,31 @@ FAULTS = {
     "fchmod": ("EPERM", "EIO"),
     "ftruncate": ("EIO",),
     "flock": ("EIO", "EINTR"),
-    "getdents64": ("EIO", "ENOTCONN"),
-    "readlink": ("ENOTCONN", "EACCES"),
+}
+SOCKETS = {
     "socket": ("EMFILE", "EAFNOSUPPORT"),
     "bind": ("EADDRINUSE", "EACCES"),
     "listen": ("EADDRINUSE",),
     "accept4": ("EMFILE", "ECONNABORTED"),
     "connect": ("ECONNREFUSED", "EAGAIN", "EINTR"),
     "sendto": ("EPIPE", "EINTR"),
-    "sendmsg": ("EPIPE", "EINTR"),
     "recvfrom": ("ECONNRESET", "EINTR"),
+}
+PROCESSES = {
     "sched_setaffinity": ("EINVAL", "EPERM", "ESRCH"),
     "sched_getaffinity": ("ESRCH", "EINVAL"),
     "pidfd_open": ("EMFILE", "ESRCH"),
-    "pipe2": ("EMFILE",),
+}
+MEMORY = {
+    "read": ("EIO",),
     "mmap": ("ENOMEM",),
     "munmap": ("EINVAL",),
     "brk": ("ENOMEM",),
-    "clone3": ("EAGAIN",),
-    "vfork": ("EAGAIN",),
-    "execve": ("ENOMEM", "EACCES"),
 }
+FAULTS = READING | WRITING | SOCKETS | PROCESSES | MEMORY
+WITHOUT_PATH = SOCKETS.keys() | PROCESSES.keys()
 # Where it makes a difference that whoever did this is gone: something is other than before.
-CHANGING = frozenset(
-    "write fsync rename unlink mkdir rmdir symlink chmod fchmod ftruncate bind connect sendto"
-    " sched_setaffinity".split()
-)
-_WITHOUT_PATH = frozenset(
-    "socket bind listen accept4 connect sendto sendmsg recvfrom pidfd_open sched_setaffinity"
-    " sched_getaffinity".split()
-)
+CHANGING = WRITING.keys() | {"bind", "connect", "sendto", "sched_setaffinity"}
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
 
 
@@ -132,7 +130,7 @@ class Tracer:
             if match is None or match[2] not in FAULTS:
                 continue
             thread, call, words = match.groups()
-            path = "" if call in _WITHOUT_PATH else self._path(words)
+            path = "" if call in WITHOUT_PATH else self._path(words)
             if path is not None:
                 yield thread, call, path
 

@@ -1,7 +1,7 @@
-"""One fault at each step of what the service, the hook and the command line do: strace lets it fail.
+"""One fault at each step of what the service, the hook and the command line do, by strace.
 
 A part of the faults is drawn from a seed, in equal parts of each errand as far as it has so many;
-`--steps -1` takes all. One that goes wrong is named, and played again by that name.
+`--steps -1` takes all. One that goes wrong is named.
 """
 
 import os
