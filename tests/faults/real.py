@@ -106,8 +106,6 @@ class Player:
             self.unreadable(vmid, 1)
         self.ground.room()
         self.ground.cpus(())
-        # A state that could not be saved is saved at the next change: SIGHUP makes one.
-        self.service.send(signal.SIGHUP)
         self.known.full, self.known.offline = False, ()
         self.settle("at the end")
         assert self.service.end() == 0, "the service did not end well"
