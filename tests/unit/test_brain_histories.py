@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.ids import Vmid
@@ -161,3 +162,14 @@ def test_pinned_guest_of_more_vcpus_than_cpus_stays_where_it_is_after_a_loss_of_
     after = story.state.tracked[Vmid(100)]
     assert after.placement.order == before
     assert after.decision is None
+
+
+def test_scan_moves_who_is_recorded_on_a_cpu_that_is_gone() -> None:
+    """A service begins with such a record; to hold it there would only fail."""
+    story = played("1x2x4x1", {100: ("cores: 1", HOOK)}, "0 start 100")
+    other = played("1x2x4x1+offline=0", {})
+    story.play("1 hardware 1x2x4x1+offline=0")
+    story.state = replace(story.state, host=other.state.host)
+    story.play("30 scan")
+    assert not story.state.astray()
+    assert kernel(story, 100) == {str(story.state.tracked[Vmid(100)].placement.applied)}
