@@ -291,9 +291,9 @@ def _bystanders(host: Node) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def playground() -> Iterator[Playground]:
-    """A node that is gone afterwards."""
-    own_mounts = os.geteuid() == 0 and apart.step_aside()
+def playground(*, mounts: bool = True) -> Iterator[Playground]:
+    """A node that is gone afterwards; with mounts, this process sees its own ones from now on."""
+    own_mounts = mounts and os.geteuid() == 0 and apart.step_aside()
     root = Path(tempfile.mkdtemp(prefix="pca-", dir="/tmp"))
     made = Playground(root, own_mounts=own_mounts)
     try:

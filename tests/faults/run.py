@@ -7,6 +7,7 @@ the scenarios tell theirs. `--seed N` plays one again, `--seed N --real` one wit
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -92,11 +93,14 @@ def with_processes(first: int, count: int) -> Figures:
     return Figures(name, count - len(wrong), len(wrong))
 
 
-def step_by_step(seed: int, count: int) -> Figures:
+def step_by_step(seed: int, count: int, *, only: str = "") -> Figures:
+    if not shutil.which("strace"):
+        print("strace is missing: apt install strace", file=sys.stderr)
+        return Figures("no faults at system calls", 0, 1)
     began = time.monotonic()
-    outcome = steps.campaign(count, seed)
+    outcome = steps.campaign(count, seed, only=only)
     for wrong in outcome.wrong:
-        print(wrong)
+        print(f"{wrong}\n  again: --fault '{wrong.errand}: {wrong.fault}'")
     minutes = (time.monotonic() - began) / 60
     name = f"{outcome.runs} runs with {outcome.struck} faults at system calls, {minutes:.1f} min"
     return Figures(name, outcome.runs - len(outcome.wrong), len(outcome.wrong))
@@ -120,7 +124,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
     parser.add_argument("--seed", type=int, help="one history only, told if it fails")
     parser.add_argument("--real", action="store_true", help="that one with processes")
+    parser.add_argument("--fault", help="only the faults at system calls that are named so")
     given = parser.parse_args(arguments)
+    if given.fault:
+        figures = step_by_step(given.first, 0, only=given.fault)
+        print(figures)
+        return 1 if figures.failed else 0
     if given.seed is not None:
         return one(given.seed, processes=given.real)
     parts = []

@@ -1,12 +1,11 @@
 """One fault at each step of what the service, the hook and the command line do, by strace.
 
 A part of the faults is drawn from a seed, in equal parts of each errand as far as it has so many;
-`--steps -1` takes all. One that goes wrong is named.
+`--steps -1` takes all. One that goes wrong is named; `--fault WORDS` plays those that are named so.
 """
 
 import os
 import random
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -35,11 +34,6 @@ class Outcome:
     runs: int
     struck: int
     wrong: tuple[Wrong, ...]
-
-
-def missing() -> str:
-    """Why no fault can be played here; empty if they can."""
-    return "" if shutil.which("strace") else "strace is not installed"
 
 
 def all_faults(kind: type[Errand]) -> list[Fault]:
@@ -93,10 +87,14 @@ def _once(errand: Errand, fault: Fault) -> list[str]:
         return [f"{type(error).__name__}: {error}"]
 
 
-def campaign(most: int, seed: int) -> Outcome:
-    """Play the faults of all errands, or so many of them; each part in a process of its own."""
+def campaign(most: int, seed: int, *, only: str = "") -> Outcome:
+    """Play the faults of all errands, or so many of them, whose names have these words; each part
+    in a process of its own."""
     with ProcessPoolExecutor() as pool:
-        found = list(pool.map(all_faults, ERRANDS))
+        found = [
+            [fault for fault in faults if only in f"{kind.name}: {fault}"]
+            for kind, faults in zip(ERRANDS, pool.map(all_faults, ERRANDS), strict=True)
+        ]
         jobs = [
             (kind, part[at :: os.cpu_count() or 1])
             for kind, part in zip(ERRANDS, drawn(found, most, seed), strict=True)
