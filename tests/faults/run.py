@@ -8,6 +8,7 @@ the scenarios tell theirs. `--seed N` plays one again, `--seed N --real` one wit
 import argparse
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -126,6 +127,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--real", action="store_true", help="that one with processes")
     parser.add_argument("--fault", help="only the faults at system calls that are named so")
     given = parser.parse_args(arguments)
+    # A shell's background job ignores SIGINT, one of nohup SIGHUP, and so would what is started.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if given.fault:
         figures = step_by_step(given.first, 0, only=given.fault)
         print(figures)
