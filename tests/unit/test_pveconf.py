@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from proxmox_cpu_affinity.formats import pveconf, pveschema
 from proxmox_cpu_affinity.formats.pveconf import GuestFile, Section
-from proxmox_cpu_affinity.model.guest import GuestConfig, Policy
+from proxmox_cpu_affinity.model.guest import VCPUS_MOST, GuestConfig, Policy
 from proxmox_cpu_affinity.model.ids import Vmid
 
 
@@ -181,6 +181,16 @@ def test_no_boolean(word: str) -> None:
 def test_vcpus(text: str, cores: int, sockets: int, vcpus: int) -> None:
     found = config(text)
     assert (found.cores, found.sockets, found.vcpu_count) == (cores, sockets, vcpus)
+
+
+@pytest.mark.parametrize("more", ["", "numa: 1\n", "numa: 1\nnuma0: cpus=0-1\n"])
+def test_a_guest_of_absurdly_many_vcpus_takes_no_memory(more: str) -> None:
+    """PVE takes any number of cores, from everybody who may configure a guest: what a placement
+    keeps of each vCPU filled the service's memory, when such a guest was about to start."""
+    found = config(f"cores: 1000000000\nsockets: 4\n{more}")
+    assert found.vcpu_count == VCPUS_MOST
+    assert sum(len(node.vcpus) for node in found.guest_nodes) <= VCPUS_MOST
+    assert config(f"cores: 9999999\nvcpus: 999999\n{more}").vcpu_count == VCPUS_MOST
 
 
 def test_legacy_smp_becomes_sockets_and_loses_cores_on_writing() -> None:

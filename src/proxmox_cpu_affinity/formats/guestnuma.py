@@ -10,10 +10,9 @@ from collections.abc import Mapping
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
-from proxmox_cpu_affinity.model.guest import GuestNode, socket_nodes
+from proxmox_cpu_affinity.model.guest import VCPUS_MOST, GuestNode, socket_nodes
 
 LINES = 8  # MAX_NUMA
-VCPUS_MOST = 8192  # a guest of more cannot start
 _RANGES = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:;[0-9]{1,5}(?:-[0-9]{1,5})?)*")
 
 
