@@ -143,7 +143,6 @@ class HostWatch:
     async def measure(
         self,
         settings: Settings,
-        on_progress: Callable[[probe.Progress], None] | None = None,
         *,
         held: Callable[[], CpuSet] = lambda: EMPTY,
     ) -> Attempt:
@@ -159,8 +158,6 @@ class HostWatch:
 
         def progress(now: probe.Progress) -> None:
             self.measuring.done, self.measuring.total = now.done, now.total
-            if on_progress is not None:
-                on_progress(now)
 
         try:
             fresh = await probe.measure_host(
