@@ -13,11 +13,10 @@ from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.formats.wire_query import Parameter
 from proxmox_cpu_affinity.formats.wire_trial import Preview, Trial
 from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError
-from proxmox_cpu_affinity.model.guest import Policy
+from proxmox_cpu_affinity.model.guest import VCPUS_MOST, Policy
 from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN, Vmid, vmid_of
 
 BODY_LIMIT = 64 * 1024
-VCPUS_MOST = 8192
 PLAN_MOST = 1000  # guests of one plan
 RELEASED = "released"  # a guest that was let go by hand
 

@@ -58,11 +58,12 @@ class DropIns:
 
     def delete(self, vmid: Vmid) -> bool:
         """Take the file away, and one that was never finished; keep the directory; whether there
-        was one."""
+        was one. StoreError."""
+        directory = self._directory(vmid)
         with suppress(OSError):
-            (self._directory(vmid) / _FRESH).unlink()
+            (directory / _FRESH).unlink()
         try:
-            (self._directory(vmid) / FILE).unlink()
+            (directory / FILE).unlink()
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
@@ -75,12 +76,21 @@ class DropIns:
         return frozenset(v for v in self.directories() if (self._directory(v) / FILE).exists())
 
     def clean(self, *, directories: bool = False) -> int:
-        """Delete every drop-in of ours (and empty directories, on removal); how many there were."""
-        count = sum(self.delete(vmid) for vmid in self.directories())
-        if directories:
-            for vmid in self.directories():
+        """Delete every drop-in of ours (and empty directories, on removal); how many there were.
+
+        StoreError, when all the others are gone, for one that cannot be deleted.
+        """
+        count, fault = 0, None
+        for vmid in sorted(self.directories()):
+            try:
+                count += self.delete(vmid)
+            except StoreError as error:
+                fault = fault or error
+            if directories:
                 with suppress(OSError):
                     self._directory(vmid).rmdir()
+        if fault is not None:
+            raise fault
         return count
 
     def _directory(self, vmid: Vmid) -> Path:
