@@ -61,7 +61,7 @@ class Stage:
             vmid,
             guests=guests,
             guest=next(guest for guest in guests if guest.vmid == vmid),
-            decisions=views.decisions(self.state.tracked, ()),
+            decisions=views.decisions(self.state, ()),
             topology=views.topology(self.topology),
         )
 
@@ -254,7 +254,7 @@ def test_decisions_that_hold_come_first_and_none_comes_twice() -> None:
     assert first is not None
     assert standing is not None
     kept = [("t2", Vmid(100), standing), ("t1", Vmid(100), older)]
-    found = views.decisions(stage.state.tracked, kept)
+    found = views.decisions(stage.state, kept)
     assert [(d.vmid, d.time, d.current) for d in found] == [
         (100, "t2", True),
         (101, "", True),  # older than all that were kept

@@ -27,19 +27,21 @@ def where(topology: Topology, cpus: CpuSet) -> str:
     return f"{word} {cpus} ({_some('cache group', groups)}, {_some('node', nodes)})"
 
 
-def reserved(topology: Topology, placement: Placement) -> str:
-    return f"{where(topology, placement.home)} reserved{_warned(placement)}"
+def reserved(topology: Topology, placement: Placement, width: str = "") -> str:
+    """What a guest will have; `width` says why as much (engine.report)."""
+    return f"{where(topology, placement.home)} reserved{_more(width)}{_warned(placement)}"
 
 
-def running(topology: Topology, tracked: Tracked) -> str:
-    """What a guest was given, by what was read back."""
+def running(topology: Topology, tracked: Tracked, width: str = "") -> str:
+    """What a guest was given, by what was read back; `width` as in reserved."""
     placement, confined = tracked.placement, tracked.confined
     if confined is None:
         return f"{where(topology, placement.home)} chosen, not confirmed yet"
     place = where(topology, confined.wanted)
     match confined.outcome:
         case Outcome.FULL:
-            return f"runs on {place}: {_threads(confined.threads)} read back{_warned(placement)}"
+            back = f"{_threads(confined.threads)} read back"
+            return f"runs on {place}: {back}{_more(width)}{_warned(placement)}"
         case Outcome.PART:
             good = confined.threads - len(confined.faults)
             first = confined.faults[0]
@@ -59,6 +61,10 @@ def freed(confined: Confined) -> str:
     reason = confined.faults[0].reason if confined.faults else "no thread was found"
     done = "let go in part only" if confined.outcome is Outcome.PART else "not let go"
     return f"{done}: {reason}"
+
+
+def _more(text: str) -> str:
+    return f"; {text}" if text else ""
 
 
 def _warned(placement: Placement) -> str:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from proxmox_cpu_affinity.engine.facts import Host, Rules, compile_host
+from proxmox_cpu_affinity.engine.facts import Host, Rules, Widening, compile_host
 from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.formats.sysfs import topology as parse_topology
 from proxmox_cpu_affinity.latency import cache, probe
@@ -100,6 +100,9 @@ class HostWatch:
         """The host for the engine, which never sees an unstable measurement."""
         unstable = self.matrix.verdict is Verdict.UNSTABLE
         matrix = predicted(self.topology) if unstable else self.matrix
+        widening = Widening(
+            settings.widen, settings.widen_above, settings.widen_below, float(settings.widen_stay)
+        )
         rules = Rules(
             settings.strategy,
             settings.weights,
@@ -107,6 +110,7 @@ class HostWatch:
             settings.dedicated_fallback,
             settings.width,
             settings.rebalance,
+            widening=widening,
         )
         return compile_host(self.topology, matrix, rules, own_cpus())
 

@@ -13,6 +13,7 @@ from proxmox_cpu_affinity.model.placement import Held, Placement
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.reconcile import State, Tracked
 from proxmox_cpu_affinity.reconcile.state import Leaving
+from proxmox_cpu_affinity.reconcile.strain import Strain
 
 _CPU_MOST = 65535
 
@@ -28,6 +29,7 @@ class Memory:
     leaving: Mapping[Vmid, Leaving] = field(default_factory=dict)
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)
     turn: Turn = field(default_factory=Turn)
+    strain: Mapping[Vmid, Strain] = field(default_factory=dict)  # of those that have their nodes
 
 
 def to_json(state: State, *, boot_id: str) -> dict[str, object]:
@@ -39,6 +41,7 @@ def to_json(state: State, *, boot_id: str) -> dict[str, object]:
         "leaving": {str(v): _leaving_to_json(one) for v, one in state.leaving.items()},
         "last_places": {str(v): str(cpus) for v, cpus in state.last_places.items()},
         "tracked": {str(v): _tracked_to_json(t) for v, t in state.tracked.items()},
+        "strained": {str(v): one.calm for v, one in state.strain.items() if one.wide},
     }
 
 
@@ -85,13 +88,12 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
             tracked={v: _tracked(v, t) for v, t in _by_vmid(kept, "tracked").items()},
             released=frozenset(Vmid(int(v)) for v in _entries(kept, "released")),
             # Not in files of earlier versions.
-            leaving={
-                v: _leaving(v, e) for v, e in _by_vmid({"leaving": {}, **kept}, "leaving").items()
-            },
+            leaving={v: _leaving(v, e) for v, e in _optional(kept, "leaving").items()},
             last_places={
                 v: CpuSet.parse(_string(cpus)) for v, cpus in _by_vmid(kept, "last_places").items()
             },
             turn=_turn(kept.get("turn")),
+            strain={v: _strain(c) for v, c in _optional(kept, "strained").items()},
         )
     except (ValueError, TypeError, KeyError) as error:
         raise SyntaxFault(f"the state file is not understood ({error})") from None
@@ -103,6 +105,7 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
         tracked={},
         released=frozenset(),
         leaving={},
+        strain={},
         last_places={**memory.last_places, **places},
     )
 
@@ -163,6 +166,12 @@ def _leaving(vmid: Vmid, value: object) -> Leaving:
     return Leaving(_process(vmid, entry), _masks(entry["found"]))
 
 
+def _strain(calm: object) -> Strain:
+    if not isinstance(calm, int | float):
+        raise TypeError("strained")
+    return Strain(wide=True, calm=float(calm))
+
+
 def _process(vmid: Vmid, entry: Mapping[str, object]) -> GuestProcess:
     pid, start_time = _entries(entry, "process")
     return GuestProcess(vmid, Pid(int(pid)), int(start_time))
@@ -185,6 +194,11 @@ def _by_vmid(value: Mapping[str, object], key: str) -> dict[Vmid, object]:
     if None in found:
         raise ValueError(key)
     return {vmid: entry for vmid, entry in found.items() if vmid is not None}
+
+
+def _optional(value: Mapping[str, object], key: str) -> dict[Vmid, object]:
+    """As _by_vmid, of what earlier versions did not write."""
+    return _by_vmid({key: {}, **value}, key)
 
 
 def _mapping(value: object) -> Mapping[str, object]:

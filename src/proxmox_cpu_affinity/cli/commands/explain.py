@@ -50,7 +50,7 @@ def explained(client: Client, vmid: Vmid, tree: Tree) -> Explanation:
         guest=guest,
         memory={} if guest.pid is None else memory_of(tree, Pid(guest.pid)),
         guests=read_list(wire.GuestView, client.get("guests")),
-        decisions=read_list(wire.DecisionView, client.get("decisions")),
+        decisions=read_list(wire.DecisionView, client.get("decisions", query={"vmid": str(vmid)})),
         topology=read(wire.TopologyView, client.get("topology")),
     )
 

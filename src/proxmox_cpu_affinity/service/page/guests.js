@@ -126,7 +126,7 @@ export class GuestList {
     const kept = this.rows.get(vmid);
     let content;
     try {
-      const decisions = await get("decisions");
+      const decisions = await get(`decisions?vmid=${vmid}`);
       const current = decisions.find((each) => each.vmid === vmid && each.current);
       content = this.#explanation(kept.guest, current);
     } catch (error) {
@@ -140,9 +140,10 @@ export class GuestList {
     const say = (text, name = null) => { if (text) lines.push(make("p", { class: name }, text)); };
     say(guest.refused && `Not placed: ${guest.refused}`, "bad");
     say(guest.reason && `Left alone: ${guest.reason}.`);
+    if (decision?.recomputed) say("It was placed, or found so, before the service was started.");
     if (decision) say(`${decision.time ? `${clock(decision.time)}: ` : ""}${decision.reason}`);
     else if (guest.cpus) say("It was found on these CPUs and left there; no decision is known.");
-    if (guest.applied && guest.applied !== guest.cpus) say(`Its threads may use ${guest.applied}.`);
+    say(guest.width_why);
     say(this.#facts(guest));
     for (const text of guest.warnings) say(text, "warn");
     for (const text of guest.faults) say(text, "bad");
