@@ -56,7 +56,7 @@ KNOWN: tuple[tuple[str, str, str, object, tuple[str, ...]], ...] = (
         0.075,
         ("", "2", "0%", "0.0%", "101%", "-2%", "2,5%"),
     ),
-    ("PCA_WIDEN_BELOW", "1%", "widen_below", 0.01, ("", "0.01", "0%", "0.0001%", "2%", "50%")),
+    ("PCA_WIDEN_BELOW", "1%", "widen_below", 0.01, ("", "0.01", "0%", "0.0001%")),
     ("PCA_WIDEN_STAY", "90", "widen_stay", 90, ("", "0", "3601", "1.5", "1m")),
     ("PCA_REBALANCE", "on", "rebalance", Rebalance.ON, ("", "yes")),
     ("PCA_ROUNDS", "3", "rounds", 3, ("0", "-1", "1.5", "10001", "many", "٣")),

@@ -32,11 +32,13 @@ def of_kind(there: int, policy: Policy) -> str:
 def unreserved(host: Host, vcpus: int) -> str:
     """Where no CPU may be used: what could be given back, or else who could use what is there."""
     back = (host.rules.reserved & host.allowed) - host.topology.isolated
-    if back:
-        few = CpuSet.of(list(back)[:vcpus])
-        return f"it would fit with {'CPU' if len(few) == 1 else 'CPUs'} {few} not reserved"
+    few = CpuSet.of(list(back)[:vcpus])
+    shares = " (its vCPUs share)" if len(few) < vcpus else ""
+    cpus = f"{'CPU' if len(few) == 1 else 'CPUs'} {few}"
+    words = [f"it would fit with {cpus} not reserved{shares}"] if back else []
     isolated = int(host.is_isolated.sum())
-    return f"{vcpus_would_fit(isolated, 'dedicated')} on isolated CPUs" if isolated else ""
+    words += [f"{vcpus_would_fit(isolated, 'dedicated')} on isolated CPUs"] if isolated else []
+    return ", or ".join(words)
 
 
 def without_one(host: Host, occupancy: Occupancy, vcpus: int) -> str:
