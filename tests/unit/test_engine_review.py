@@ -218,7 +218,9 @@ def test_each_reason_has_its_words() -> None:
     assert words(guest, "0-1") == (
         "host committed 25 %, no vCPUs share CPUs in L3 0: exact, CPUs 0-1"
     )
-    assert words(guest, "0-1", width=Width.EXACT) == "PCA_WIDTH=exact: exact, CPUs 0-1"
+    assert words(guest, "0-1", width=Width.EXACT) == (
+        "host committed 25 %, PCA_WIDTH=exact: exact, CPUs 0-1"
+    )
     assert words(guest, "0-3", wide="0-7", width=Width.DOMAIN) == (
         "host committed 25 %, PCA_WIDTH=domain: floats in L3 0, CPUs 0-3"
     )

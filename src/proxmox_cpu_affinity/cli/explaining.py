@@ -21,8 +21,8 @@ TERMS = {
 """The terms of a candidate's cost, in the order of the API, in words."""
 
 WHOLE_GROUP = (
-    "PCA_WIDTH=domain gives it the L3 group: 1.14 to 1.50 times as fast with one busy I/O thread, "
-    "no faster with all vCPUs busy"
+    "in the whole L3 group, as by PCA_WIDTH=domain, such guests did 1.14 to 1.50 times the work "
+    "with one busy I/O thread, and no more with all vCPUs busy"
 )
 """What the comparison of widths showed of guests of 1 and 2 vCPUs (docs/width.md)."""
 _SMALL = 2

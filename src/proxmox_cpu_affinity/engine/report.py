@@ -97,11 +97,12 @@ class Reporter:
     def _because_exact(self, placement: Placement) -> str:
         rules = self.host.rules
         if rules.strategy is Strategy.ROUND_ROBIN:
-            return "PCA_STRATEGY=round-robin"
-        if rules.width is Width.EXACT:
-            return "PCA_WIDTH=exact"
-        groups = self._groups(placement.home)
-        return f"host committed {self.committed} %, no vCPUs share CPUs in {groups}"
+            why = "PCA_STRATEGY=round-robin"
+        elif rules.width is Width.EXACT:
+            why = "PCA_WIDTH=exact"
+        else:
+            why = f"no vCPUs share CPUs in {self._groups(placement.home)}"
+        return f"host committed {self.committed} %, {why}"
 
     def _where(self, placement: Placement, around: tuple[CpuSet, ...]) -> str:
         if placement.vmid in self.strained:

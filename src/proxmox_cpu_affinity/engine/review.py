@@ -12,6 +12,7 @@ from proxmox_cpu_affinity.model.guest import Policy, Request
 from proxmox_cpu_affinity.model.placement import Placement
 
 REASON = "priced now, beside the guests that are there now"
+NO_CHOICE = "there is no other place to choose now"
 
 
 def reviewed(
@@ -28,7 +29,7 @@ def reviewed(
         own = _own(host, others, turn, placement, request)
         least = sorted(shown, key=lambda one: one.terms.total)[: SHOWN - len(own)]
         shown = tuple(sorted((*own, *least), key=lambda one: one.terms.total)) if shown else ()
-    return Decision(placement, shown, REASON)
+    return Decision(placement, shown, REASON if shown else NO_CHOICE)
 
 
 def _own(

@@ -192,9 +192,9 @@ def check_width(patient: Patient) -> Result:
     if not held:
         return ok(f"{setting}; no guest is placed")
     by_width = {
-        "on their own CPUs": [guest.vmid for guest in held if guest.width == "exact"],
-        "in their L3 groups": [guest.vmid for guest in held if guest.width == "domain"],
-        "in their nodes, for they waited": [guest.vmid for guest in held if guest.width == "node"],
+        "on own CPUs": [guest.vmid for guest in held if guest.width == "exact"],
+        "in L3 groups": [guest.vmid for guest in held if guest.width == "domain"],
+        "in nodes, for they waited": [guest.vmid for guest in held if guest.width == "node"],
     }
     words = [f"{listed('VM', vmids)} {how}" for how, vmids in by_width.items() if vmids]
     return ok(f"{setting}, host committed {patient.status.committed} %: {'; '.join(words)}")
