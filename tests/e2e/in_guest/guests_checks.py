@@ -151,6 +151,8 @@ def check_guest_that_waits_gets_its_node_and_its_group_again() -> None:
             for stranger in strangers:
                 stranger.kill()
                 stranger.wait()
+        node.wait_for("it has its group again", lambda: kernel.held(100) == group, patience=300)
+        assert node.guest(100)["width"] == "domain"
         node.power_off(100)
 
 
