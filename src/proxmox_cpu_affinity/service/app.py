@@ -187,6 +187,7 @@ class Service:
             leaving=memory.leaving,
             last_places=memory.last_places,
             turn=memory.turn,
+            ration=memory.ration,
             strain=memory.strain,
         )
 
