@@ -6,6 +6,7 @@ import pytest
 
 from proxmox_cpu_affinity.cli.explaining import WHOLE_GROUP, Explanation, explanation
 from proxmox_cpu_affinity.engine.facts import Rules, compile_host
+from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.latency.predict import predicted
@@ -367,3 +368,18 @@ def test_the_hooks_line_says_the_width_in_the_same_words() -> None:
     for announced in (True, False):
         line = views.hook_started(stage.state, Vmid(101), announced=announced).line
         assert line.count(why) == 1
+
+
+def test_a_guest_that_was_moved_is_compared_with_what_is_there_now() -> None:
+    """Why it moved stays; the candidates were none, and are those of now."""
+    stage = Stage("1x2x4x1")
+    stage.start(100, 2)
+    tracked = stage.state.tracked[Vmid(100)]
+    moved = Decision(tracked.placement, (), "from CPUs 4-5: less beside it")
+    stage.state = stage.state.with_tracked(Vmid(100), replace(tracked, decision=moved))
+    found = stage.explain(100)
+    assert found.decision is not None
+    assert found.decision.recomputed
+    assert found.decision.told == "CPUs 0-1: from CPUs 4-5: less beside it"
+    assert dict(found.words)["Why"].startswith("from CPUs 4-5: less beside it: as cheap as ")
+    assert found.elsewhere

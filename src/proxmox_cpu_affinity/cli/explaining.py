@@ -191,8 +191,7 @@ def _why(guest: wire.GuestView, decision: wire.DecisionView | None) -> str:
         return ""
     if decision is None:
         return "not known"
-    since = "decided, or found so, before the service was started; " if decision.recomputed else ""
-    return f"{since}{decision.reason}{_against(decision)}"
+    return f"{decision.reason}{_against(decision)}"
 
 
 def _against(decision: wire.DecisionView) -> str:
@@ -209,6 +208,8 @@ def _against(decision: wire.DecisionView) -> str:
     gap = best.cost - chosen.cost
     if abs(gap) < _SAME:
         return f": as cheap as {cpus_named(best.cpus)}, and first in turn"
+    if gap < 0 and decision.recomputed:
+        return f": {cpus_named(best.cpus)} would be {-gap:.4f} cheaper now"
     if gap < 0:
         return f": {cpus_named(best.cpus)} would be {-gap:.4f} cheaper, which is not worth a change"
     return f": {gap:.4f} cheaper than {cpus_named(best.cpus)}, by {_reasons(chosen, best)}"

@@ -6,6 +6,7 @@ Pure. Out of scope: why it does not fit (policy, place, nodes).
 from collections.abc import Sequence
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy
+from proxmox_cpu_affinity.engine.report import named
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import Policy
 from proxmox_cpu_affinity.model.placement import Placement
@@ -34,8 +35,7 @@ def unreserved(host: Host, vcpus: int) -> str:
     back = (host.rules.reserved & host.allowed) - host.topology.isolated
     few = CpuSet.of(list(back)[:vcpus])
     shares = " (its vCPUs share)" if len(few) < vcpus else ""
-    cpus = f"{'CPU' if len(few) == 1 else 'CPUs'} {few}"
-    words = [f"it would fit with {cpus} not reserved{shares}"] if back else []
+    words = [f"it would fit with {named(few)} not reserved{shares}"] if back else []
     isolated = int(host.is_isolated.sum())
     words += [f"{vcpus_would_fit(isolated, 'dedicated')} on isolated CPUs"] if isolated else []
     return ", or ".join(words)

@@ -11,8 +11,9 @@ from proxmox_cpu_affinity.model.errors import UnplaceableError
 from proxmox_cpu_affinity.model.guest import Policy, Request
 from proxmox_cpu_affinity.model.placement import Placement
 
-REASON = "priced now, beside the guests that are there now"
-NO_CHOICE = "there is no other place to choose now"
+BEFORE = "decided, or found so, before the service was started"
+REASON = f"{BEFORE}; priced now, beside the guests that are there now"
+NO_CHOICE = f"{BEFORE}; there is no other place to choose now"
 
 
 def reviewed(

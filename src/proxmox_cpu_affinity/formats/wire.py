@@ -214,7 +214,7 @@ class DecisionView:
     current: bool = False  # the guest has its CPUs by this decision
     told: str = ""  # as the log has it
     width: str = ""  # of a current one: what the guest's threads may use, and why
-    recomputed: bool = False  # priced now, against the guests of now: what was decided is not known
+    recomputed: bool = False  # the candidates are of now, beside the guests of now
 
 
 @dataclass(frozen=True, slots=True)

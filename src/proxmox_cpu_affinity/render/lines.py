@@ -1,5 +1,6 @@
 """One line for the task log: what the hook says of a start or a stop."""
 
+from proxmox_cpu_affinity.engine.report import named
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import Exclusion
 from proxmox_cpu_affinity.model.placement import Confined, Outcome, Placement
@@ -23,8 +24,7 @@ def where(topology: Topology, cpus: CpuSet) -> str:
     """`CPUs 2-3 (cache group 0, node 0)`; long lists of groups are counted instead."""
     groups = [str(group) for group in topology.cache_groups_of(cpus)]
     nodes = [str(node) for node in topology.nodes_of(cpus)]
-    word = "CPU" if len(cpus) == 1 else "CPUs"
-    return f"{word} {cpus} ({_some('cache group', groups)}, {_some('node', nodes)})"
+    return f"{named(cpus)} ({_some('cache group', groups)}, {_some('node', nodes)})"
 
 
 def reserved(topology: Topology, placement: Placement, width: str = "") -> str:

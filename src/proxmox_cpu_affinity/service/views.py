@@ -7,7 +7,7 @@ from proxmox_cpu_affinity.engine.facts import Occupancy
 from proxmox_cpu_affinity.engine.occupancy import overlapping
 from proxmox_cpu_affinity.engine.plan import Plan
 from proxmox_cpu_affinity.engine.rebalance import Move
-from proxmox_cpu_affinity.engine.report import Reporter, decided
+from proxmox_cpu_affinity.engine.report import Reporter, decided, named
 from proxmox_cpu_affinity.engine.score import guest_scores as score_of_each
 from proxmox_cpu_affinity.engine.score import score
 from proxmox_cpu_affinity.engine.trace import Candidate, Decision
@@ -213,9 +213,8 @@ def hook_stopped(state: State, vmid: Vmid) -> wire.HookAnswer:
     last = state.last_places.get(vmid)
     if vmid in state.tracked or last is None or not state.managed(vmid):
         return wire.HookAnswer(vmid, "")
-    word = "CPU" if len(last) == 1 else "CPUs"
     verb = "is" if len(last) == 1 else "are"
-    return wire.HookAnswer(vmid, f"{word} {last} {verb} free again")
+    return wire.HookAnswer(vmid, f"{named(last)} {verb} free again")
 
 
 def let_go(vmid: Vmid, freed: Confined | None, *, before: str) -> wire.ReassignRow:
@@ -281,7 +280,7 @@ def decisions(
 ) -> list[wire.DecisionView]:
     """Each guest's own decision, by VMID, then the others of `earlier` (time, guest, decision),
     newest first; of one guest alone, if asked for. The own one may be older than all that were
-    kept; where it was made before the service began, the place is priced anew."""
+    kept; where the candidates are not known, the place is priced anew."""
     kept = list(earlier)
     times = {id(made): time for time, _, made in kept}
     chosen = sorted(state.tracked if vmid is None else state.tracked.keys() & {vmid})
@@ -295,15 +294,18 @@ def decisions(
 def _own_decision(
     state: State, vmid: Vmid, times: Mapping[int, str], report: Reporter
 ) -> wire.DecisionView:
+    """A guest that was moved, grown or shrunk was not compared with others when it was."""
     tracked = state.tracked[vmid]
     made = tracked.decision
-    known = decision("", vmid, review(state, vmid) if made is None else made)
+    priced = review(state, vmid) if made is None or not made.candidates else None
+    known = made or priced
+    assert known is not None
+    shown = known if priced is None else replace(known, candidates=priced.candidates)
     return replace(
-        known,
-        time=times.get(id(made), ""),
+        decision(times.get(id(made), ""), vmid, shown),
         current=True,
         width=report.width(tracked.placement),
-        recomputed=made is None,
+        recomputed=priced is not None and bool(priced.candidates or made is None),
     )
 
 

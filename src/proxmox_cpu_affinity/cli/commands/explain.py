@@ -37,7 +37,8 @@ def explain(session: Session, /, *, vmid: Vmid, as_json: bool, socket: Path | No
     ui.result(f"VM {vmid}{name}")
     ui.pairs(found.words)
     if found.decision is not None and found.decision.candidates:
-        ui.heading("Candidates, cheapest first:")
+        when = ", priced now" if found.decision.recomputed else ""
+        ui.heading(f"Candidates, cheapest first{when}:")
         ui.table(COLUMNS, [_row(found.decision, c) for c in found.decision.candidates])
 
 

@@ -140,7 +140,6 @@ export class GuestList {
     const say = (text, name = null) => { if (text) lines.push(make("p", { class: name }, text)); };
     say(guest.refused && `Not placed: ${guest.refused}`, "bad");
     say(guest.reason && `Left alone: ${guest.reason}.`);
-    if (decision?.recomputed) say("It was placed, or found so, before the service was started.");
     if (decision) say(`${decision.time ? `${clock(decision.time)}: ` : ""}${decision.reason}`);
     else if (guest.cpus) say("It was found on these CPUs and left there; no decision is known.");
     say(guest.width_why);
