@@ -29,7 +29,7 @@ def where(topology: Topology, cpus: CpuSet) -> str:
 
 def reserved(topology: Topology, placement: Placement, width: str = "") -> str:
     """What a guest will have; `width` says why as much (engine.report)."""
-    return f"{where(topology, placement.home)} reserved{_more(width)}{_warned(placement)}"
+    return f"{where(topology, placement.home)} reserved{_warned(placement)}{_more(width)}"
 
 
 def running(topology: Topology, tracked: Tracked, width: str = "") -> str:
@@ -41,7 +41,7 @@ def running(topology: Topology, tracked: Tracked, width: str = "") -> str:
     match confined.outcome:
         case Outcome.FULL:
             back = f"{_threads(confined.threads)} read back"
-            return f"runs on {place}: {back}{_more(width)}{_warned(placement)}"
+            return f"runs on {place}: {back}{_warned(placement)}{_more(width)}"
         case Outcome.PART:
             good = confined.threads - len(confined.faults)
             first = confined.faults[0]
