@@ -97,6 +97,7 @@ def test_a_guest_that_is_gone_is_left_out(tmp_path: Path) -> None:
     meter = WaitingMeter(Tree(tmp_path))
     assert meter.waited([GUEST], 100.0) == {}
     assert meter.waited([GUEST], 130.0) == {}
+    assert not meter.by_threads
 
 
 BUSY = """

@@ -46,8 +46,9 @@ class WaitingMeter:
                 return {_GROUP: some_waited(text)}
         except SyntaxFault:
             pass
-        self.by_threads = True
-        return self._delays(process)
+        delays = self._delays(process)
+        self.by_threads |= bool(delays)  # of a guest that has just ended nothing is read
+        return delays
 
     def _delays(self, process: GuestProcess) -> Mapping[Tid, float]:
         found: dict[Tid, float] = {}
