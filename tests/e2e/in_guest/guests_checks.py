@@ -130,8 +130,8 @@ def check_thirty_guests_at_once_are_spread_evenly() -> None:
 
 @by_hand
 @shows(7)
-def check_guest_that_waits_gets_its_node_and_its_group_again() -> None:
-    """Busy strangers come to its cache group and leave it again: nobody says so but the kernel."""
+def check_guest_that_waits_gets_its_node() -> None:
+    """Busy strangers come to its cache group: nobody says so but the kernel."""
     node.ready()
     wide = {"PCA_WIDTH": "domain", "PCA_WIDEN": "pressure", "PCA_WIDEN_STAY": "1"}
     with node.settings(**wide, PCA_WIDEN_ABOVE="20%", PCA_WIDEN_BELOW="15%"):
@@ -151,8 +151,6 @@ def check_guest_that_waits_gets_its_node_and_its_group_again() -> None:
             for stranger in strangers:
                 stranger.kill()
                 stranger.wait()
-        node.wait_for("it has its group again", lambda: kernel.held(100) == group, patience=300)
-        assert node.guest(100)["width"] == "domain"
         node.power_off(100)
 
 
