@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from proxmox_cpu_affinity.engine.facts import Host, within
 from proxmox_cpu_affinity.engine.place import place, placement_of
+from proxmox_cpu_affinity.engine.report import decided, named
 from proxmox_cpu_affinity.engine.resize import resized
+from proxmox_cpu_affinity.engine.review import reviewed
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import UnplaceableError
@@ -31,7 +33,6 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Save,
     Tell,
     Watch,
-    named,
 )
 from proxmox_cpu_affinity.reconcile.leaving import undone
 from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
@@ -104,8 +105,8 @@ def placed(state: State, vmid: Vmid) -> Result:
 
 def _told(decision: Decision) -> Tell:
     placement = decision.placement
-    text = "; ".join((f"{named(placement.home)}: {decision.reason}", *placement.warnings))
-    return Tell(Level.WARN if placement.warnings else Level.INFO, placement.vmid, text)
+    level = Level.WARN if placement.warnings else Level.INFO
+    return Tell(level, placement.vmid, decided(decision))
 
 
 def moved(state: State, vmid: Vmid, tracked: Tracked) -> Result:
@@ -145,6 +146,13 @@ def staying(request: Request, hosts: Sequence[frozenset[int]]) -> Request:
     pairs = zip(request.guest_nodes, known, strict=False)
     nodes = tuple(GuestNode(node.vcpus, there or node.hosts) for node, there in pairs)
     return replace(request, guest_nodes=nodes)
+
+
+def review(state: State, vmid: Vmid) -> Decision:
+    """What a tracked guest's place and others would cost now."""
+    placement = state.tracked[vmid].placement
+    request = replace(_request(state, vmid), vcpus=len(placement.order))
+    return reviewed(state.host, state.occupancy(), state.turn, placement, request)
 
 
 def given(state: State, before: Tracked, after: Tracked, actions: tuple[Action, ...]) -> Result:

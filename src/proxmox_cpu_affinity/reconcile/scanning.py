@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from proxmox_cpu_affinity.engine.report import named
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Held
@@ -13,7 +14,6 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Save,
     Tell,
     Watch,
-    named,
 )
 from proxmox_cpu_affinity.reconcile.events import Inspected, Scanned
 from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, still_leaving

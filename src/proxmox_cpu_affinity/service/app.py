@@ -21,6 +21,7 @@ from proxmox_cpu_affinity.linux.confine import GuestConfiner
 from proxmox_cpu_affinity.linux.containers import container_load
 from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
+from proxmox_cpu_affinity.linux.pressure import WaitingMeter
 from proxmox_cpu_affinity.linux.scopewatch import ScopeWatch, hindrance
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.linux.uevents import CpuEvents
@@ -72,6 +73,7 @@ from proxmox_cpu_affinity.service.memory import MemoryMover
 from proxmox_cpu_affinity.service.moves import MoveSearch
 from proxmox_cpu_affinity.service.paths import Paths
 from proxmox_cpu_affinity.service.scoping import Scoping
+from proxmox_cpu_affinity.service.waiting import Waiting
 from proxmox_cpu_affinity.store import JsonFile
 
 SCAN_EVERY = 30.0  # seconds
@@ -146,6 +148,7 @@ class Service:
         self._measuring = UntilSettled(self._measure_once, self._measured)
         self._memory = MemoryMover(world.tree, self._is_there, self.feed)
         self._moves = MoveSearch(lambda: self.state, self.feed)
+        self._waiting = Waiting(WaitingMeter(world.tree), lambda: self.state, self.feed)
         self._cpus_switched = asyncio.Event()
         self._cpu_events = CpuEvents(self._cpus_switched.set)
         self._locks: dict[Vmid, asyncio.Lock] = {}
@@ -186,6 +189,7 @@ class Service:
             last_places=memory.last_places,
             turn=memory.turn,
             ration=memory.ration,
+            strain=memory.strain,
         )
 
     async def start(self) -> None:
@@ -301,6 +305,7 @@ class Service:
                 if self.settings.hotplug_watchdog and self.host.changed():
                     await self.host_changed()
                 await self.scan()
+                await self._waiting.look()
                 await self.scoping.tidy()
                 await self.save_again()
             except Exception:
