@@ -73,8 +73,9 @@ screenshots: develop ## rewrite the pictures in docs/page
 e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
 	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
 
-faults: develop ## random histories with faults against the brain; HISTORIES=100000 for more
-	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES))
+faults: develop ## histories and system calls with faults; HISTORIES= REAL= STEPS= FIRST= for more (STEPS=-1: all)
+	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES)) \
+		$(if $(REAL),--processes $(REAL)) $(if $(STEPS),--steps $(STEPS)) $(if $(FIRST),--first $(FIRST))
 
 fuzz: develop ## every reader of others' texts under atheris; SECONDS=600 for all together
 	@$(BIN)/python -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS))

@@ -343,7 +343,10 @@ def _asked_of_a_larger_host(story: Story, folder: Path) -> None:
     guests = [views.guest(stage.state, config) for config in stage.state.configs.values()]
     answers: dict[str, object] = {
         "/api/v1/guests": guests,
-        "/api/v1/decisions": views.decisions(stage.state.tracked, ()),
+        **{
+            f"/api/v1/decisions?vmid={v}": views.decisions(stage.state, (), v)
+            for v in stage.state.tracked
+        },
         "/api/v1/topology": views.topology(stage.topology),
         **{f"/api/v1/guests/{guest.vmid}": guest for guest in guests},
         "/api/v1/heatmap.svg?affinity=1": heatmap_svg(

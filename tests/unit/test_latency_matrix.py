@@ -46,10 +46,8 @@ def test_a_sample_goes_into_both_cells_and_nowhere_else() -> None:
     assert not any(before.measured)
 
 
-def test_conditions_are_replaced_only_by_others() -> None:
+def test_samples_leave_the_conditions_alone() -> None:
     assert with_samples(flat((0, 1)), [], verdict=Verdict.TRUSTED).conditions == ("predicted",)
-    told = with_samples(flat((0, 1)), [], verdict=Verdict.UNSTABLE, conditions=("busy",))
-    assert told.conditions == ("busy",)
 
 
 def test_a_sample_of_a_cpu_that_the_matrix_lacks_is_an_error() -> None:

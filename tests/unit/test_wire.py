@@ -23,6 +23,7 @@ from proxmox_cpu_affinity.formats import (
 )
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError, family
+from proxmox_cpu_affinity.model.guest import VCPUS_MOST
 from proxmox_cpu_affinity.model.ids import VMID_MAX
 
 DOCUMENT = openapi.document("1.2.3")
@@ -280,7 +281,7 @@ def test_bodies_are_read(reader: str, body: Body, value: object) -> None:
         ("plan", {"guests": [{"vmid": 100, "vcpus": True}]}, "'vcpus'"),
         ("plan", {"guests": [{"vmid": 100, "vcpus": 1.0}]}, "'vcpus'"),
         ("plan", {"guests": [{"vmid": 100, "vcpus": 0}]}, "'vcpus'"),
-        ("plan", {"guests": [{"vmid": 100, "vcpus": wire.VCPUS_MOST + 1}]}, "'vcpus'"),
+        ("plan", {"guests": [{"vmid": 100, "vcpus": VCPUS_MOST + 1}]}, "'vcpus'"),
         ("plan", {"guests": [{"vmid": 100, "vcpus": 1, "policy": "x"}]}, "'policy'"),
         ("plan", {"guests": [{"vmid": 100, "vcpus": 1}] * 2}, "twice"),
         ("plan", {"guests": [{}] * (wire.PLAN_MOST + 1)}, "'guests'"),

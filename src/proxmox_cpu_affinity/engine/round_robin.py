@@ -8,6 +8,7 @@ the usable ones: what is reserved was not known to that project.
 
 from dataclasses import replace
 
+from proxmox_cpu_affinity.engine import nearest
 from proxmox_cpu_affinity.engine.facts import Host, Turn
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
@@ -29,9 +30,10 @@ def select(matrix: LatencyMatrix, counter: int, vcpus: int) -> tuple[tuple[Cpu, 
 def place(host: Host, turn: Turn, request: Request) -> tuple[Decision, Turn]:
     """The Go project's answer as a placement. UnplaceableError for more vCPUs than CPUs."""
     if request.vcpus > len(host.usable):
+        fits = nearest.vcpus_would_fit(len(host.usable))
         raise UnplaceableError(
             f"{request.vcpus} vCPUs are more than the {len(host.usable)} usable CPUs; "
-            "strategy round-robin leaves such a guest alone",
+            f"strategy round-robin leaves such a guest alone; {fits}",
             hint="PCA_STRATEGY=balanced gives it all CPUs",
         )
     old = request.previous

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from xml.sax.saxutils import quoteattr
 
 from proxmox_cpu_affinity.formats.hwloc import IN_PS, MEANS_LATENCY
-from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
+from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.latency import LatencyMatrix
 from proxmox_cpu_affinity.model.topology import NumaNode, Topology
 
@@ -142,7 +142,7 @@ class _Writer:
     def _nodes(self, cpus: CpuSet) -> int:
         """The nodes of these CPUs; those without CPUs belong to all."""
         near = (n.node for n in self.topology.nodes if not n.cpus or n.cpus.overlaps(cpus))
-        return CpuSet.of(near).mask or EMPTY.mask
+        return CpuSet.of(near).mask
 
 
 def _distances(matrix: LatencyMatrix) -> Iterable[str]:

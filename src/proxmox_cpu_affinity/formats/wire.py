@@ -13,11 +13,10 @@ from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.formats.wire_query import Parameter
 from proxmox_cpu_affinity.formats.wire_trial import Preview, Trial
 from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError
-from proxmox_cpu_affinity.model.guest import Policy
+from proxmox_cpu_affinity.model.guest import VCPUS_MOST, Policy
 from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN, Vmid, vmid_of
 
 BODY_LIMIT = 64 * 1024
-VCPUS_MOST = 8192
 PLAN_MOST = 1000  # guests of one plan
 RELEASED = "released"  # a guest that was let go by hand
 
@@ -85,6 +84,7 @@ class Status:
     warnings: list[str]
     confinement_reason: str = ""  # why it is not by their scopes
     score: ScoreView | None = None  # None: no guest is placed
+    committed: int = 0  # vCPUs of the placed guests, in per cent of the usable CPUs
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +185,8 @@ class GuestView:
     bound: float | None = None  # no placement of it alone loses less
     drift: int = 0  # how often threads were found elsewhere and put back
     confined_after_s: float | None = None  # from its start until it was held; None: not known
+    width: str = ""  # a value of engine.report.Reach: how far its threads may go
+    width_why: str = ""  # the same in words, with the reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,9 @@ class DecisionView:
     warnings: list[str]
     candidates: list[CandidateView]
     current: bool = False  # the guest has its CPUs by this decision
+    told: str = ""  # as the log has it
+    width: str = ""  # of a current one: what the guest's threads may use, and why
+    recomputed: bool = False  # the candidates are of now, beside the guests of now
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,6 +359,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/api/v1/decisions",
         "The decisions that hold, by guest, then earlier ones, newest first",
         list[DecisionView],
+        query=(Parameter("vmid", "Of this guest alone", low=VMID_MIN, high=VMID_MAX),),
     ),
     Endpoint(
         "heatmap",

@@ -16,7 +16,7 @@ from math import inf
 from statistics import median
 
 from proxmox_cpu_affinity.model.ids import NodeId
-from proxmox_cpu_affinity.model.latency import LatencyMatrix, Verdict
+from proxmox_cpu_affinity.model.latency import ONLY_PREDICTED, LatencyMatrix, Verdict
 from proxmox_cpu_affinity.model.topology import CpuPlace, Topology
 
 
@@ -72,7 +72,7 @@ def predicted(topology: Topology) -> LatencyMatrix:
         array("d", bytes(8 * count * count)),
         bytes(count * count),
         Verdict.PREDICTED,
-        conditions=("predicted from the topology, nothing measured",),
+        conditions=(ONLY_PREDICTED,),
     )
 
 

@@ -38,6 +38,8 @@ class Exclusion(StrEnum):
 
 
 TAG_ON, TAG_OFF = "cpu-affinity", "cpu-affinity-off"
+VCPUS_MOST = 8192
+"""A guest of more cannot start, whatever its configuration says: it may ask for any number."""
 HOOK_FILE = "proxmox-cpu-affinity-hook"
 
 
@@ -75,8 +77,9 @@ class GuestConfig:
 
     @property
     def vcpu_count(self) -> int:
-        """vCPUs the guest starts with: `vcpus` if set (never above cores * sockets), else those."""
-        most = self.cores * self.sockets
+        """vCPUs the guest starts with: `vcpus` if set (never above cores * sockets), else those;
+        VCPUS_MOST at most."""
+        most = min(self.cores * self.sockets, VCPUS_MOST)
         return most if self.vcpus is None else min(self.vcpus, most)
 
     @property

@@ -133,6 +133,7 @@ class Api:
             warnings=[*service.warnings, *trouble, *host.topology.notes],
             confinement_reason=service.scoping.problem,
             score=await self._think(views.scored, state),
+            committed=state.reporter().committed,
         )
 
     async def page(self, template: str) -> str:
@@ -173,8 +174,9 @@ class Api:
         (configs, _), processes = await asyncio.to_thread(self._service.read_guests)
         state = self._service.state
         scores = await self._think(views.guest_scores, state)
+        report = state.reporter()
         return [
-            views.guest(state, config, processes.get(vmid), scores)
+            views.guest(state, config, processes.get(vmid), scores, report)
             for vmid, config in sorted(configs.items())
         ]
 
@@ -201,12 +203,13 @@ class Api:
         return config, process
 
     async def decisions(self, call: Call) -> list[wire.DecisionView]:
-        del call
-        earlier = (
+        earlier = [
             (kept.time.isoformat(timespec="milliseconds"), kept.vmid, kept.decision)
             for kept in reversed(self._service.decisions)
-        )
-        return views.decisions(self._service.state.tracked, earlier)
+        ]
+        asked = call.query.get("vmid")
+        vmid = None if asked is None else Vmid(int(asked))
+        return await self._think(views.decisions, self._service.state, earlier, vmid)
 
     async def heatmap(self, call: Call) -> str:
         state = self._service.state

@@ -119,7 +119,7 @@ def _loopback(host: str) -> bool:
 def alone(paths: Paths) -> int:
     """A lock that lasts as long as this process. AlreadyRunningError."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    handle = os.open(paths.run / "lock", flags, 0o600)
+    handle = os.open(paths.lock, flags, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

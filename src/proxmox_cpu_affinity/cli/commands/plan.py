@@ -21,7 +21,7 @@ from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import NotPveHostError, SyntaxFault, UsageError
-from proxmox_cpu_affinity.model.guest import Request
+from proxmox_cpu_affinity.model.guest import VCPUS_MOST, Request
 from proxmox_cpu_affinity.model.ids import Vmid, vmid_of
 from proxmox_cpu_affinity.model.placement import Strategy
 from proxmox_cpu_affinity.model.topology import Topology
@@ -167,9 +167,9 @@ def given(guests: Sequence[str]) -> Wanted:
         vmid = vmid_of(number)
         if vmid is None:
             raise UsageError(f"--guest {text}: {number!r} is no VMID", hint="write it like 100:4")
-        if not (count.isascii() and count.isdigit() and 1 <= int(count[:9]) <= wire.VCPUS_MOST):
+        if not (count.isascii() and count.isdigit() and 1 <= int(count[:9]) <= VCPUS_MOST):
             raise UsageError(
-                f"--guest {text}: {count!r} is no number of vCPUs (1 to {wire.VCPUS_MOST})",
+                f"--guest {text}: {count!r} is no number of vCPUs (1 to {VCPUS_MOST})",
                 hint="write it like 100:4",
             )
         if vmid in requests:
