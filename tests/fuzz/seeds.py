@@ -82,6 +82,10 @@ NUMA = (
     "7f00 default anon=100 dirty=100 N0=60 N1=40 kernelpagesize_kB=4\n7f10 bind:0 N0=2 kernelpagesize_kB=2048\n",
     "Node 0 MemTotal:       16384 kB\nNode 0 MemFree:  8000 kB\nNode 0 Inactive(file): 20 kB\n",
 )
+PRESSURES = (
+    "some avg10=0.12 avg60=0.00 avg300=0.00 total=123456\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
+    "123456789 4567 89\n",
+)
 SETTINGS = (
     "# a comment\nPCA_MANAGE=all\nPCA_RESERVED_CPUS='0-1' # why\nexport PCA_PORT=0\n"
     "PCA_WEIGHT_LAT_NS=0.25\nPCA_MEASURE_CORES=25%\nPCA_SOCKET_FILE=/run/x.sock\nPCA_NEW=1\n",

@@ -18,6 +18,7 @@ from proxmox_cpu_affinity.formats import (
     latency_csv,
     machine,
     numa,
+    pressure,
     procfs,
     pveconf,
     pvesections,
@@ -37,8 +38,7 @@ from proxmox_cpu_affinity.model.guest import GuestConfig
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.latency import LatencyMatrix
 from proxmox_cpu_affinity.service.access import Access
-from proxmox_cpu_affinity.service.persist import fits, from_json
-from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
+from proxmox_cpu_affinity.service.persist import from_json
 from proxmox_cpu_affinity.store import content_of
 from tests.fuzz import seeds
 
@@ -193,6 +193,16 @@ def _numa(data: bytes) -> None:
     numa.node_memory(_text(data))
 
 
+def _pressure(data: bytes) -> None:
+    text = _text(data)
+    for read in (pressure.some_waited, pressure.run_delay):
+        try:
+            seconds = read(text)
+        except AffinityError:
+            continue
+        assert 0 <= seconds < float("inf")
+
+
 def _settings(data: bytes) -> None:
     text = _text(data)
     first, _ = settings.settings(text, {}, file="file")
@@ -202,12 +212,9 @@ def _settings(data: bytes) -> None:
         assert assignment.where.startswith("file, line ")
 
 
-_TOPOLOGY = sysfs.topology(generate(parse_spec("1x1x4x2")))
-
-
 def _state(data: bytes) -> None:
     content = jsonvalue.json_object(data)
-    fits(from_json(content, boot_id="boot"), _TOPOLOGY)
+    from_json(content, boot_id="boot")
 
 
 def _store(data: bytes) -> None:
@@ -301,6 +308,7 @@ TARGETS: Mapping[str, Target] = {
     "uevent": Target(_uevent, seeds.UEVENTS),
     "procfs": Target(_procfs, seeds.PROC),
     "numa": Target(_numa, seeds.NUMA),
+    "pressure": Target(_pressure, seeds.PRESSURES),
     "settings": Target(_settings, seeds.SETTINGS),
     "state": Target(_state, seeds.STATES),
     "store": Target(_store, seeds.STORED),
