@@ -77,15 +77,15 @@ faults: develop ## histories and system calls with faults; HISTORIES= REAL= STEP
 	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES)) \
 		$(if $(REAL),--processes $(REAL)) $(if $(STEPS),--steps $(STEPS)) $(if $(FIRST),--first $(FIRST))
 
-fuzz: develop ## every reader of others' texts under atheris; SECONDS=600 for all together
-	@$(BIN)/python -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS))
+fuzz: develop ## every reader of others' texts under atheris; SECONDS=600 in all, KEEP=1 into the corpus
+	@$(BIN)/python -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(KEEP),--keep)
 
 api-test: develop $(ATTACK)/.ready ## the API attacked over real sockets and by schemathesis; SHORT=1
 	@SHORT=$(SHORT) $(BIN)/python -m tests.api.run
 
 audit: $(ATTACK)/.ready ## known vulnerabilities of what is pinned; asks the Python advisory database
 	for file in constraints/locked/*.txt; do \
-		$(ATTACK)/bin/pip-audit --disable-pip --require-hashes -r $$file || exit 1; \
+		$(ATTACK)/bin/pip-audit --strict --disable-pip --require-hashes -r $$file || exit 1; \
 	done
 
 licences: develop $(ATTACK)/.ready ## rewrite constraints/licences.txt

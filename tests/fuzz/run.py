@@ -22,6 +22,7 @@ from tests.fuzz.targets import TARGETS
 HERE = Path(__file__).resolve().parent
 FOUND = BUILD / "fuzz"
 HANG, RSS_MB, LENGTH = 10, 1024, 8192
+KEPT_MOST, KEPT_LENGTH = 16, 400  # files of each target's kept corpus, and bytes of each
 GRACE = 120  # seconds beyond its time in which a target must have ended
 
 
@@ -61,6 +62,20 @@ def fuzzed(name: str, seconds: int) -> Told:
     return told(name, done.returncode, done.stderr + done.stdout)
 
 
+def keep(name: str) -> int:
+    """Add what reached something new to the kept corpus, the shortest first; files it has then."""
+    corpus = HERE / "corpus" / name
+    corpus.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "tests.fuzz.child", name, str(corpus), str(FOUND / name)]
+    command += ["-merge=1", f"-max_len={KEPT_LENGTH}"]
+    environment = {**os.environ, "PYTHONPATH": "src"}
+    subprocess.run(command, capture_output=True, check=False, cwd=HERE.parents[1], env=environment)
+    files = sorted(corpus.iterdir(), key=lambda file: (file.stat().st_size, file.name))
+    for file in files[KEPT_MOST:]:
+        file.unlink()
+    return min(len(files), KEPT_MOST)
+
+
 def told(name: str, status: int, text: str) -> Told:
     """What libFuzzer's last words say."""
     figures = {key: int(value) for key, value in re.findall(r"stat::(\w+):\s+(\d+)", text)}
@@ -75,6 +90,7 @@ def told(name: str, status: int, text: str) -> Told:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make fuzz")
     parser.add_argument("--seconds", type=int, default=600, help="for all targets together")
+    parser.add_argument("--keep", action="store_true", help="add what was found to the corpus")
     parser.add_argument("names", nargs="*", metavar="NAME", help="these targets only")
     given = parser.parse_args()
     names = given.names or [*sorted(TARGETS), pingpong.NAME]
@@ -93,6 +109,8 @@ def main() -> int:
             state = f"{result.peak_mb} MB: {result.failure or 'nothing found'}"
             print(f"{result.name:<12} {result.executions:>10} executions, {state}", flush=True)
             results.append(result)
+    if given.keep:
+        print(f"{sum(keep(name) for name in names if name in TARGETS)} files are kept")
     failed = sum(bool(result.failure) for result in results)
     executions = sum(result.executions for result in results)
     leave("fuzz", passed=len(results) - failed, failed=failed)
