@@ -9,6 +9,7 @@ and is a failure; its input is named. Executions are libFuzzer's own count.
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -63,17 +64,16 @@ def fuzzed(name: str, seconds: int) -> Told:
 
 
 def keep(name: str) -> int:
-    """Add what reached something new to the kept corpus, the shortest first; files it has then."""
+    """Put the shortest of what reached something new into the kept corpus; files it has then."""
     corpus = HERE / "corpus" / name
     corpus.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tests.fuzz.child", name, str(corpus), str(FOUND / name)]
-    command += ["-merge=1", f"-max_len={KEPT_LENGTH}"]
-    environment = {**os.environ, "PYTHONPATH": "src"}
-    subprocess.run(command, capture_output=True, check=False, cwd=HERE.parents[1], env=environment)
-    files = sorted(corpus.iterdir(), key=lambda file: (file.stat().st_size, file.name))
-    for file in files[KEPT_MOST:]:
-        file.unlink()
-    return min(len(files), KEPT_MOST)
+    found = [file for file in (FOUND / name).iterdir() if not file.name.startswith("seed-")]
+    had = len(list(corpus.iterdir()))
+    for file in sorted(found, key=lambda file: (file.stat().st_size, file.name)):
+        if file.stat().st_size <= KEPT_LENGTH and had < KEPT_MOST:
+            had += not (corpus / file.name).exists()
+            shutil.copyfile(file, corpus / file.name)
+    return had
 
 
 def told(name: str, status: int, text: str) -> Told:
