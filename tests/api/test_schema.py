@@ -22,7 +22,7 @@ from tests.integration.running import Running
 HERE = Path(__file__).resolve().parent
 PROGRAM = HERE.parents[1] / ".venv-attack" / "bin" / "schemathesis"
 EXAMPLES = os.environ.get("EXAMPLES", "50")  # of each operation
-SECONDS = os.environ.get("API_SECONDS", "120")  # for each listener
+PATIENCE = 900  # seconds: no test is about its time, but none may wait for ever
 
 
 def _pass_on(source: socket.socket, sink: socket.socket) -> None:
@@ -98,13 +98,13 @@ def test_every_check_of_schemathesis_holds(
         if tcp:
             words += ["--header", f"Authorization: Bearer {unharmed.token}"]
         words += ["--exclude-path", "/api/v1/events", "--max-examples", EXAMPLES, "--no-shrink"]
-        words += ["--continue-on-failure", "--max-time", SECONDS, "--request-timeout", "20"]
+        words += ["--continue-on-failure", "--request-timeout", "60"]
         done = subprocess.run(
             [PROGRAM, "run", *words, "--report-json-path", str(report)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=int(SECONDS) + 120,
+            timeout=PATIENCE,
             check=False,
             cwd=tmp_path,
         )
