@@ -76,8 +76,9 @@ def test_text_has_columns_a_map_and_talk_apart(
     ]
     assert lines[1].split()[:2] == ["100", "2"]
     assert sum(line.startswith("package 0  node 0  cache group") for line in lines) == 2
-    assert lines[-3].startswith("A 100   . free")
-    assert lines[-1].startswith("Estimated slowdown of a vCPU ")
+    assert lines[-4].startswith("A 100   . free")
+    assert lines[-2].startswith("Estimated slowdown of a vCPU ")
+    assert lines[-1].startswith("Not pinned: ")
     latencies = "predicted from the topology, nothing measured"
     assert said.err == f"strategy balanced; latencies: {latencies}\n"
 
@@ -201,26 +202,53 @@ def test_every_host_of_the_collection_can_be_planned_on(
         (["--guest", "100"], "'' is no number of vCPUs"),
         (["--guest", "100:0"], "--guest 100:0: '0'"),
         (["--guest", "100:x"], "'x' is no number of vCPUs"),
-        (["--guest", "100:1:1"], "'1:1'"),
+        (["--guest", "100:-4"], "'-4' is no number of vCPUs"),
+        (["--guest", "100:4.0"], "'4.0' is no number of vCPUs"),
+        (["--guest", "100:\u0664"], "is no number of vCPUs"),
+        (["--guest", "100:1:1:1"], "'1' is no tag that decides about CPUs"),
+        (["--guest", "100:4:1::"], "5 parts"),
+        (["--guest", "100:4:0"], "'0' is no number of sockets"),
+        (["--guest", "100:4:65"], "'65' is no number of sockets"),
+        (["--guest", "100:4:two:cpu-pinned"], "'two' is no number of sockets"),
+        (["--guest", "100:5:2"], "5 vCPUs are not even in 2 sockets"),
+        (["--guest", "100:2:4"], "2 vCPUs are not even in 4 sockets"),
+        (["--guest", "100:4:dedicated"], "'dedicated' is no tag"),
+        (["--guest", "100:4:2:cpu-dedicate"], "'cpu-dedicate' is no tag"),
+        (["--guest", "100:4:2:"], "no tag stands behind the last colon"),
+        (["--guest", "100:4:cpu-affinity-off"], "is left alone"),
         (["--guest", "100:99999"], "'99999'"),
         (["--guest", "99:1"], "'99' is no VMID"),
         (["--guest", ":4"], "'' is no VMID"),
+        (["--guest", ""], "'' is no VMID"),
+        (["--guest", "100,101:4"], "'100,101' is no VMID"),
         (["--guest", "100:1", "--guest", "100:2"], "guest 100 is given twice"),
+        ([f"--guest={vmid}:1" for vmid in range(100, 1101)], "1001 guests are named"),
         (["--guest", "100:1", "--reserved", "3-1"], "--reserved 3-1"),
         (["--guest", "100:1", "--host", "generated:2x2"], "'2x2'"),
+        (["--guest", "100:1", "--host", "generated:"], "''"),
         (["--guest", "100:1", "--host", "generated:1x1x1x1+fast"], "+fast"),
         (["--guest", "100:1", "--host", "/nowhere/host.json"], "--host /nowhere/host.json"),
+        (["--guest", "100:1", "--host", ""], "--host"),
+        (["--guest", "100:1", "--latency", "/nowhere.csv", "--host", HOST], "--latency /nowhere"),
+        (["--guest", "100:1", "--latency", HOST, "--host", HOST], f"--latency {HOST}"),
+        (["--guest", "100:1", "--format", "qm", "--json"], "two forms"),
+        (["--guest", "100:1", "--format", "rhv", "--strategy", "round-robin"], "no cores"),
+        (["--json-lines", "--format", "qm"], "stands alone"),
+        (["--guest", "100:1"], "holds no host"),
         ([], "no guest is named"),
     ],
 )
-def test_wrong_words_are_usage_errors_that_name_the_part(
+def test_wrong_words_are_one_line_that_names_the_part_and_a_hint(
     words: list[str], named: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     said = run(capsys, tmp_path, *words)
     assert said.status == 2
     assert said.out == ""
-    assert said.err.startswith("Error: ")
-    assert named in said.err
+    error, hint, *rest = said.err.splitlines()
+    assert error.startswith("Error: ")
+    assert named in error
+    assert hint.startswith("Hint: ")
+    assert rest == []
 
 
 @pytest.mark.parametrize(
@@ -243,8 +271,10 @@ def test_a_broken_host_file_is_named_with_its_fault(
     file.write_bytes(content)
     said = run(capsys, tmp_path, "--host", str(file), "--guest=100:1")
     assert said.status == 2
-    assert str(file) in said.err
-    assert named in said.err
+    error, hint = said.err.splitlines()
+    assert error.startswith(f"Error: --host {file}: ")
+    assert named in error
+    assert hint.startswith("Hint: ")
 
 
 def test_a_matrix_of_another_size_is_refused(

@@ -4,10 +4,12 @@ One letter a CPU, the CPUs of a core together:
 
     package 0  node 0  cache group 0  AA AA .. --
 
-Out of scope: latencies; a picture of those is render.heatmap's.
+On a terminal the letters have colours as well. Out of scope: latencies; a picture of those is
+render.heatmap's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from string import ascii_letters
 
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
@@ -16,6 +18,12 @@ from proxmox_cpu_affinity.model.topology import Topology
 
 FREE, UNUSABLE, SHARED, BEYOND = ".", "-", "*", "+"
 LETTERS = "".join(sorted(ascii_letters, key=lambda c: (c.islower(), c)))
+
+_COLOURS = (31, 32, 33, 34, 35, 36, 91, 92, 93, 94, 95, 96)
+_DIM, _REVERSED = 2, 7
+_SIGNS = {FREE: _DIM, UNUSABLE: _DIM, SHARED: _REVERSED, BEYOND: None}
+_HEAD = re.compile(r"(?:package [0-9]+ +node [0-9]+ +cache group [0-9]+)? +")
+_NAMED = re.compile(r"(?<!\S)(\S)(?= [0-9])")
 
 
 def host_map(
@@ -37,6 +45,24 @@ def host_map(
     words = [f"{letter} {vmid}" for vmid, letter in letters.items() if letter != BEYOND]
     words += [f"{sign} {meaning}" for sign, meaning in meanings.items() if sign in used]
     return [*lines, "", *legend(words, width)]
+
+
+def colours(lines: Sequence[str]) -> Iterator[list[tuple[str, int | None]]]:
+    """The lines of a map, each as words with the code of their colour, or None."""
+    end = lines.index("")
+    for line in lines[:end]:
+        head = _HEAD.match(line)
+        begin = head.end() if head else 0
+        yield [(line[:begin], None), *((sign, _colour(sign)) for sign in line[begin:])]
+    for line in lines[end:]:
+        words = _NAMED.split(line)  # each second one is a guest's letter
+        yield [(word, _colour(word) if i % 2 else None) for i, word in enumerate(words)]
+
+
+def _colour(sign: str) -> int | None:
+    if sign in LETTERS:
+        return _COLOURS[LETTERS.index(sign) % len(_COLOURS)]
+    return _SIGNS.get(sign)
 
 
 def level_lines(

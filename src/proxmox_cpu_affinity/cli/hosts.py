@@ -26,6 +26,7 @@ from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
 from proxmox_cpu_affinity.store import JsonFile
 
 GENERATED = "generated:"
+_CSV_HINT = "core-to-core-latency --csv and cpuinfo --csv write such a file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,10 @@ def this_host(tree: Tree) -> Described:
     """The host below the root. UsageError where there is none."""
     topology = parse_topology(capture_sysfs(tree))
     if not topology.online:
-        raise UsageError(f"{tree.root} holds no host: its sys names no CPU that is online")
+        raise UsageError(
+            f"{tree.root} holds no host: its sys names no CPU that is online",
+            hint=f"describe one: --host {GENERATED}2x2x4x2",
+        )
     return Described(topology, _kept(tree, topology) or predicted(topology), own_cpus())
 
 
@@ -72,18 +76,18 @@ def saved_host(name: str, *, option: str, hint: str = "") -> Described:
 
 def with_latencies(host: Described, name: str) -> Described:
     """The host with the latencies of a file, by default core-to-core-latency's CSV. UsageError."""
-    found = _saved(name, option="--latency")
+    found = _saved(name, option="--latency", hint=_CSV_HINT)
     if found.latency_ns is None:
-        raise UsageError(
-            f"--latency {name}: it holds no latencies",
-            hint="core-to-core-latency --csv and cpuinfo --csv write such a file",
-        )
+        raise UsageError(f"--latency {name}: it holds no latencies", hint=_CSV_HINT)
     rows, online = len(found.latency_ns), host.topology.online
+    other = "they must be of this very host, with the same CPUs online"
     if rows != len(online):
-        raise UsageError(f"--latency {name}: {rows} rows for {len(online)} online CPUs")
+        raise UsageError(f"--latency {name}: {rows} rows for {len(online)} online CPUs", hint=other)
     theirs = parse_topology(found.files).online
     if found.origin != saved.CSV and theirs != online:
-        raise UsageError(f"--latency {name}: of CPUs {theirs}, and the host has {online}")
+        raise UsageError(
+            f"--latency {name}: of CPUs {theirs}, and the host has {online}", hint=other
+        )
     return replace(host, matrix=_matrix(host.topology, found.latency_ns, f"from {name}"))
 
 
@@ -98,7 +102,7 @@ def _saved(name: str, *, option: str, hint: str = "") -> Snapshot:
     except OSError as error:
         raise UsageError(f"{option} {name}: {error.strerror}", hint=hint) from None
     except SyntaxFault as fault:
-        raise UsageError(f"{option} {fault}", hint=fault.hint) from None
+        raise UsageError(f"{option} {fault}", hint=fault.hint or hint or archive.HINT) from None
     except UnicodeDecodeError:
         raise UsageError(f"{option} {name}: no text", hint=saved.EXPECTED) from None
 
@@ -107,16 +111,19 @@ def _described(found: Snapshot, option: str, name: str) -> Described:
     try:
         topology = parse_topology(found.files)
     except SyntaxFault as fault:
-        raise UsageError(f"{option} {name}: {fault}", hint=fault.hint) from None
+        raise UsageError(f"{option} {name}: {fault}", hint=fault.hint or archive.HINT) from None
     if not topology.online:
-        raise UsageError(f"{option} {name}: its files name no CPU that is online")
+        raise UsageError(
+            f"{option} {name}: its files name no CPU that is online", hint=archive.HINT
+        )
     topology = replace(topology, notes=(*found.notes, *topology.notes))
     if found.latency_ns is None:
         return Described(topology, predicted(topology))
     if len(found.latency_ns) != len(topology.online):
         rows = len(found.latency_ns)
         raise UsageError(
-            f"{option} {name}: latency_ns: {rows} rows for {len(topology.online)} online CPUs"
+            f"{option} {name}: latency_ns: {rows} rows for {len(topology.online)} online CPUs",
+            hint="a row and a column for each online CPU, in ascending order",
         )
     return Described(topology, _matrix(topology, found.latency_ns, "from the snapshot"))
 

@@ -14,7 +14,7 @@ import click
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import Command, Session, as_json, exit_status
 from proxmox_cpu_affinity.cli.configured import settings_here
-from proxmox_cpu_affinity.cli.hostmap import host_map
+from proxmox_cpu_affinity.cli.hostmap import colours, host_map
 from proxmox_cpu_affinity.cli.planning import Made, Row, Scored, planned, planned_on_cores
 from proxmox_cpu_affinity.cli.wanted import FORM, given, of_node
 from proxmox_cpu_affinity.cli.words import cpus_named
@@ -107,7 +107,10 @@ def plan(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread for each CPU
     if json_lines:
         if host or latency or guests or strategy or reserved or form or as_json:
-            raise UsageError("--json-lines stands alone: what it needs comes by the lines")
+            raise UsageError(
+                "--json-lines stands alone: what it needs comes by the lines",
+                hint="leave the other options out",
+            )
         return _converse()
     chosen = _format(form, strategy, as_json=as_json)
     from proxmox_cpu_affinity.cli.hosts import named_host, this_host, with_latencies
@@ -155,7 +158,8 @@ def _rules(
         try:
             kept = CpuSet.parse(reserved)
         except SyntaxFault as fault:
-            raise UsageError(f"--reserved {reserved}: {fault.text}", hint=fault.hint) from None
+            hint = fault.hint or "write it like 0-1,8"
+            raise UsageError(f"--reserved {reserved}: {fault.text}", hint=hint) from None
     chosen = configured.strategy if strategy is None else Strategy(strategy)
     return Rules(chosen, configured.weights, kept, configured.dedicated_fallback, configured.width)
 
@@ -225,7 +229,12 @@ def _show(topology: Topology, made: Made) -> None:
     held = {vmid: placement.home for vmid, placement in placements.items()}
     ui.table(COLUMNS, map(_cells, answer.guests))
     usable = CpuSet.parse(answer.usable)
-    ui.lines("", *host_map(topology, held, usable, width=ui.width()))
+    ui.lines("")
+    picture = host_map(topology, held, usable, width=ui.width())
+    if ui.in_colour():
+        ui.raw("".join(f"{ui.coloured(words)}\n" for words in colours(picture)))
+    else:
+        ui.lines(*picture)
     if answer.score is not None:
         ui.lines("", *_score_words(answer.score))
     _warnings(answer.guests)
@@ -241,7 +250,7 @@ def _warnings(rows: Sequence[Row]) -> None:
 
 
 def _score_words(score: Scored) -> tuple[str, str]:
-    least = f"no placement of these guests is below {score.bound:.1f} %."
+    least = f"wherever placed, at least {score.bound:.1f} %."
     others = f"round-robin: {score.round_robin:.1f} %, packed: {score.packed:.1f} %."
     return (
         f"Estimated slowdown of a vCPU {score.slowdown:.1f} %; {least}",
