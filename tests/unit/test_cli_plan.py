@@ -1,16 +1,19 @@
 """`plan` on hosts that are not this one: its answer, its statuses, and what its words lack."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from proxmox_cpu_affinity.cli.hosts import CPUS_MOST
 from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.formats import snapshot
 from proxmox_cpu_affinity.formats.snapshot import Snapshot
-from proxmox_cpu_affinity.formats.sysfs import topology
+from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, topology
 from proxmox_cpu_affinity.latency import cache
 from proxmox_cpu_affinity.latency.facts import host_facts
 from proxmox_cpu_affinity.latency.predict import predicted
@@ -316,3 +319,31 @@ def test_a_host_can_be_a_csv_of_latencies(
     assert said.status == 0
     homes = {row["cpus"] for row in json.loads(said.out)["guests"]}
     assert homes == {"0,2", "1,3"}
+
+
+def test_a_host_may_come_through_a_pipe_and_not_without_an_end(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = snapshot.to_text(Snapshot("made", "", generate(parse_spec("1x1x4x1"))))
+    writer = Thread(target=pipe.write_text, args=(text,))
+    writer.start()
+    said = run(capsys, tmp_path, "--host", str(pipe), "--guest=100:4", "--json")
+    writer.join()
+    assert str(said.cpus(100)) == "0-3"
+    said = run(capsys, tmp_path, "--host", "/dev/zero", "--guest=100:4")
+    assert said.status == 2
+    assert "more than 64 MiB of text" in said.err
+
+
+def test_a_host_of_more_cpus_than_linux_knows_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A short text can name very many, and a matrix of them would fill the memory."""
+    file = tmp_path / "host.json"
+    files = {f"{CPU_DIR}/online": f"0-{CPUS_MOST}"}
+    file.write_text(snapshot.to_text(Snapshot("made", "", files)))
+    said = run(capsys, tmp_path, "--host", str(file), "--guest=100:4")
+    assert said.status == 2
+    assert f"{CPUS_MOST + 1} CPUs are more than any host has" in said.err

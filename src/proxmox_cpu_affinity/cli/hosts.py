@@ -26,6 +26,8 @@ from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
 from proxmox_cpu_affinity.store import JsonFile
 
 GENERATED = "generated:"
+TEXT_MOST = 1 << 26  # bytes: the latencies of 2048 CPUs as JSON, with room to spare
+CPUS_MOST = 8192  # the most that Linux can be built for on x86 (CONFIG_NR_CPUS)
 _CSV_HINT = "core-to-core-latency --csv and cpuinfo --csv write such a file"
 
 
@@ -98,13 +100,23 @@ def _saved(name: str, *, option: str, hint: str = "") -> Snapshot:
             return Snapshot(CAPTURED, name, archive.of_directory(path))
         if archive.is_archive(path):
             return Snapshot(CAPTURED, name, archive.of_archive(path))
-        return saved.parse(path.read_text(encoding="utf-8"), where=name)
+        return saved.parse(_text(path), where=name)
     except OSError as error:
         raise UsageError(f"{option} {name}: {error.strerror}", hint=hint) from None
     except SyntaxFault as fault:
         raise UsageError(f"{option} {fault}", hint=fault.hint or hint or archive.HINT) from None
     except UnicodeDecodeError:
         raise UsageError(f"{option} {name}: no text", hint=saved.EXPECTED) from None
+
+
+def _text(path: Path) -> str:
+    """The whole of a file, a pipe or a device. SyntaxFault for more text than any host has."""
+    with path.open("rb") as file:
+        data = file.read(TEXT_MOST + 1)
+    if len(data) > TEXT_MOST:
+        text = f"more than {TEXT_MOST >> 20} MiB of text: that is no host"
+        raise SyntaxFault(text, where=str(path), hint=saved.EXPECTED)
+    return data.decode("utf-8").replace("\r\n", "\n")
 
 
 def _described(found: Snapshot, option: str, name: str) -> Described:
@@ -115,6 +127,11 @@ def _described(found: Snapshot, option: str, name: str) -> Described:
     if not topology.online:
         raise UsageError(
             f"{option} {name}: its files name no CPU that is online", hint=archive.HINT
+        )
+    if len(topology.online) > CPUS_MOST:
+        raise UsageError(
+            f"{option} {name}: {len(topology.online)} CPUs are more than any host has",
+            hint=f"Linux knows {CPUS_MOST} at most",
         )
     topology = replace(topology, notes=(*found.notes, *topology.notes))
     if found.latency_ns is None:

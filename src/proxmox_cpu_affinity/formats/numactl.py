@@ -30,8 +30,14 @@ def files(lines: Iterable[str], online: CpuSet) -> dict[str, str]:
     `online` are the host's CPUs, as lscpu names them.
     """
     found: dict[str, str] = {}
-    named = EMPTY
+    named, seen = EMPTY, set()
     for line in lines:
+        what = _about(line)
+        if what and what in seen:
+            raise SyntaxFault(
+                f"numactl: {what}: told twice", hint="give the output of one run only"
+            )
+        seen.add(what)
         if match := _CPUS.fullmatch(line):
             numbers = [int(word) for word in match[2].split()]
             if any(number >= CPU_LIMIT for number in numbers):
@@ -54,6 +60,14 @@ def files(lines: Iterable[str], online: CpuSet) -> dict[str, str]:
             f"numactl and lscpu speak of different hosts: only one of them has CPUs {differ}"
         )
     return found
+
+
+def _about(line: str) -> str:
+    """What a line tells that no other one may tell; empty for all else."""
+    for form, what in ((_CPUS, "cpus"), (_SIZE, "size"), (_ROW, "distances")):
+        if match := form.fullmatch(line):
+            return f"node {int(match[1])} {what}"
+    return ""
 
 
 def contradicted(ours: dict[str, str], theirs: dict[str, str]) -> bool:
