@@ -216,6 +216,8 @@ def _remarks(form: Format, topology: Topology, made: Made) -> None:
             ui.warn(
                 f"VM {row.vmid}: affinity is one set for all its threads, not one for each vCPU"
             )
+        elif form is Format.LIBVIRT and placement.part_of:
+            ui.talk(f"note: VM {row.vmid}: its memnode elements need cells in <cpu><numa>")
     _warnings(answer.guests)
     if form is Format.QM and made.placements:
         ui.talk("note: the service leaves guests with an affinity of their own alone")
