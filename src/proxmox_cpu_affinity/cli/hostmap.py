@@ -16,12 +16,12 @@ from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import NodeId, Vmid
 from proxmox_cpu_affinity.model.topology import Topology
 
-FREE, UNUSABLE, SHARED, BEYOND = ".", "-", "*", "+"
+FREE, UNUSABLE, SHARED = ".", "-", "*"
 LETTERS = "".join(sorted(ascii_letters, key=lambda c: (c.islower(), c)))
 
 _COLOURS = (31, 32, 33, 34, 35, 36, 91, 92, 93, 94, 95, 96)
 _DIM, _REVERSED = 2, 7
-_SIGNS = {FREE: _DIM, UNUSABLE: _DIM, SHARED: _REVERSED, BEYOND: None}
+_SIGNS = {FREE: _DIM, UNUSABLE: _DIM, SHARED: _REVERSED}
 _HEAD = re.compile(r"(?:package [0-9]+ +node [0-9]+ +cache group [0-9]+)? +")
 _NAMED = re.compile(r"(?<!\S)(\S)(?= [0-9])")
 
@@ -29,20 +29,16 @@ _NAMED = re.compile(r"(?<!\S)(\S)(?= [0-9])")
 def host_map(
     topology: Topology, held: Mapping[Vmid, CpuSet], usable: CpuSet, *, width: int
 ) -> list[str]:
-    """The lines of the map and its legend; `width` in columns bounds a line where it can."""
-    letters = {vmid: LETTERS[i] if i < len(LETTERS) else BEYOND for i, vmid in enumerate(held)}
+    """The lines of the map and its legend; `width` in columns bounds a line where it can. There are
+    52 letters; of more guests some have the same."""
+    letters = {vmid: LETTERS[i % len(LETTERS)] for i, vmid in enumerate(held)}
     signs = _signs(topology, held, usable, letters)
     lines = level_lines(
         topology, lambda cpus: "".join(signs[cpu] for cpu in cpus), width=width, align=False
     )
     used = set("".join(signs.values()))
-    meanings = {
-        FREE: "free",
-        UNUSABLE: "not for guests",
-        SHARED: "several guests",
-        BEYOND: "further guests",
-    }
-    words = [f"{letter} {vmid}" for vmid, letter in letters.items() if letter != BEYOND]
+    meanings = {FREE: "free", UNUSABLE: "not for guests", SHARED: "several guests"}
+    words = [f"{letter} {vmid}" for vmid, letter in letters.items()]
     words += [f"{sign} {meaning}" for sign, meaning in meanings.items() if sign in used]
     return [*lines, "", *legend(words, width)]
 
