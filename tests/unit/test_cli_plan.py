@@ -2,7 +2,12 @@
 
 import json
 import os
+import pty
+import re
+import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
@@ -347,3 +352,42 @@ def test_a_host_of_more_cpus_than_linux_knows_is_refused(
     said = run(capsys, tmp_path, "--host", str(file), "--guest=100:4")
     assert said.status == 2
     assert f"{CPUS_MOST + 1} CPUs are more than any host has" in said.err
+
+
+@pytest.mark.parametrize(
+    ("environment", "drawn"),
+    [
+        ({}, "\x1b[31mA\x1b[0m"),
+        ({"NO_COLOR": ""}, "\x1b[31mA\x1b[0m"),
+        ({"NO_COLOR": "1"}, "A"),
+        ({"TERM": "dumb"}, "A"),
+    ],
+)
+def test_the_map_has_colours_on_a_terminal_that_wants_some(
+    environment: dict[str, str], drawn: str, tmp_path: Path
+) -> None:
+    words = ["plan", "--host", HOST, "--guest=100:4", "--guest=101:4"]
+    program = [sys.executable, "-m", "proxmox_cpu_affinity", "--root", str(tmp_path)]
+    plain = subprocess.run([*program, *words], capture_output=True, text=True, check=True).stdout
+    assert "\x1b" not in plain
+    ours, theirs = pty.openpty()
+    usual = {"TERM": "xterm", "PATH": os.environ["PATH"], "COLUMNS": "80"}
+    done = subprocess.run(
+        [*program, *words],
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        env={**usual, **environment},
+        check=True,
+    )
+    assert done.returncode == 0
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # EIO: the other end is closed, and all is read (pty(7))
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    os.close(ours)
+    text = shown.decode().replace("\r\n", "\n")
+    _, _, picture = text.partition("\n\n")
+    assert f"cache group 0  {drawn}" in picture
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", picture)
+    assert bare == plain.partition("\n\n")[2]

@@ -125,6 +125,7 @@ def test_score_names_the_alternatives() -> None:
     assert 0 < found.bound <= found.slowdown < found.no_pinning
     assert found.gap == found.slowdown - found.bound
     assert found.bound <= found.round_robin
+    assert found.bound <= found.packed
     assert score(host, ()) is None
 
 
@@ -133,3 +134,21 @@ def test_score_of_a_guest_larger_than_the_host() -> None:
     assert found is not None
     assert found.bound <= found.slowdown
     assert found.round_robin > 0
+    assert found.packed == found.slowdown
+
+
+def test_packed_is_the_next_free_cpus_by_number_and_round_again() -> None:
+    host = host_of("1x2x4x2", reserved="0", weights=STUDY)
+    held = tuple(holding(vmid, "1-4") for vmid in (102, 100, 101))
+    found = score(host, held)
+    assert found is not None
+    assert found.packed * 12 == pytest.approx(total(host, _homes("1-4", "5-8", "9-12")))
+    found = score(host, (*held, holding(103, "1-8")))
+    assert found is not None
+    assert found.packed * 20 == pytest.approx(
+        total(host, [*_homes("1-4", "5-8", "9-12"), (8, CpuSet.parse("13-15,1-5"))])
+    )
+
+
+def _homes(*cpus: str) -> list[tuple[int, CpuSet]]:
+    return [(4, CpuSet.parse(text)) for text in cpus]
