@@ -1,5 +1,6 @@
 """`plan` on hosts that are not this one: its answer, its statuses, and what its words lack."""
 
+import gzip
 import json
 import os
 import pty
@@ -270,6 +271,9 @@ def test_wrong_words_are_one_line_that_names_the_part_and_a_hint(
         (b'{"origin": "", "what": "", "files": {}, "cpus": 1}', "'cpus'"),
         (b'{"origin": "", "what": "", "files": {}}', "no CPU that is online"),
         (b"\xff\xfe", "no text"),
+        (b"\x1f\x8b" + b"\xff" * 20, "compressed, and no tar"),
+        (gzip.compress(b"# CPU,Core\n0,0\n"), "compressed, and no tar"),
+        (b"\x28\xb5\x2f\xfd" + b"\xff" * 20, "compressed, and no tar"),
     ],
 )
 def test_a_broken_host_file_is_named_with_its_fault(

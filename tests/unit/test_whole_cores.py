@@ -162,6 +162,11 @@ def test_cores_of_a_kind(tag: str, kinds: str) -> None:
     assert found.answer.guests[0].warnings == (warned if tag == "cpu-efficiency" else [])
 
 
+def test_nothing_is_left_and_it_is_said_in_cores() -> None:
+    (row,) = made("1x1x4x2", ["100:3"], reserved="0-7").answer.guests
+    assert row.reason == "2 whole cores wanted, 0 left"
+
+
 def test_a_socket_larger_than_a_node_is_spread_and_said() -> None:
     found = made("2x1x4x2", ["100:10"])
     (row,) = found.answer.guests

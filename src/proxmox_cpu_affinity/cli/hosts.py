@@ -106,7 +106,10 @@ def _saved(name: str, *, option: str, hint: str = "") -> Snapshot:
     except SyntaxFault as fault:
         raise UsageError(f"{option} {fault}", hint=fault.hint or hint or archive.HINT) from None
     except UnicodeDecodeError:
-        raise UsageError(f"{option} {name}: no text", hint=saved.EXPECTED) from None
+        packed = archive.is_compressed(path)
+        what = "compressed, and no tar" if packed else "no text"
+        hint = "unpack it first" if packed else saved.EXPECTED
+        raise UsageError(f"{option} {name}: {what}", hint=hint) from None
 
 
 def _text(path: Path) -> str:

@@ -92,7 +92,7 @@ class _Asked:
 
 def _asked(host: Host, request: Request) -> _Asked:
     cores, warnings = _candidates(host, request.policy)
-    threads = max(map(len, cores), default=1)
+    threads = max(map(len, cores or host.topology.cores), default=1)
     nodes = request.guest_nodes or (GuestNode(tuple(range(request.vcpus))),)
     units: list[GuestNode] = []
     count = 0

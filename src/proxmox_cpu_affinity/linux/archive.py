@@ -33,6 +33,7 @@ MEMBERS_MOST = 250_000  # 512 CPUs with all that sysfs has of each
 UNPACKED_MOST = 1 << 29  # bytes, all members: 8192 CPUs with some ten files of 4096 bytes each
 FILE_MOST = 1 << 16  # bytes: the longest list in sysfs, of every second CPU of 8192, has 24 KiB
 _AT_ONCE = 1 << 20  # tarfile reads long names in one piece, as long as a member says
+_PACKED = _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"  # how their files begin
 _CPUINFO_HEAD = 1 << 14  # holds the first processor's block
 _BESIDE = (cpuinfo.CPUINFO, HYPERVISOR, *KIND_FILES)
 _WANTED = (f"{CPU_DIR}/", f"{NODE_DIR}/")
@@ -79,6 +80,14 @@ def is_archive(path: Path) -> bool:
     except _DAMAGED:
         return False
     return True
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a file begins like one of gzip, bzip2, xz or zstd."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(6).startswith((*_PACKED, b"\x28\xb5\x2f\xfd"))
 
 
 def of_archive(path: Path) -> dict[str, str]:
@@ -133,11 +142,11 @@ def _unpacked(packed: IO[bytes]) -> IO[bytes]:
     """The file itself, or what it is the compressed form of, by its first bytes."""
     begin = packed.read(6)
     packed.seek(0)
-    if begin.startswith(b"\x1f\x8b"):
+    if begin.startswith(_GZIP):
         return cast("IO[bytes]", gzip.GzipFile(fileobj=packed))
-    if begin.startswith(b"BZh"):
+    if begin.startswith(_BZIP2):
         return bz2.BZ2File(packed)
-    return lzma.LZMAFile(packed) if begin == b"\xfd7zXZ\0" else packed
+    return lzma.LZMAFile(packed) if begin.startswith(_XZ) else packed
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str]]:
