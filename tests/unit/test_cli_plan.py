@@ -395,3 +395,48 @@ def test_the_map_has_colours_on_a_terminal_that_wants_some(
     assert f"cache group 0  {drawn}" in picture
     bare = re.sub(r"\x1b\[[0-9;]*m", "", picture)
     assert bare == plain.partition("\n\n")[2]
+
+
+def test_guests_of_this_node_are_asked_for_as_their_configurations_have_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Tags, sockets and numa lines; on another host, so that this machine's CPUs do not matter."""
+    folder = tmp_path / "etc/pve/nodes/pve/qemu-server"
+    folder.mkdir(parents=True)
+    (tmp_path / "etc/pve/local").symlink_to("nodes/pve")
+    for vmid, text in {
+        100: "cores: 2\nsockets: 2\nnuma: 1\ntags: cpu-affinity;cpu-pinned\n",
+        101: "cores: 4\nnuma: 1\nnuma0: cpus=0-2,memory=1\nnuma1: cpus=3,memory=1\n"
+        "tags: cpu-affinity\n",
+        102: "cores: 2\ntags: cpu-affinity;cpu-dedicated\n",
+        103: "cores: 2\ntags: cpu-affinity;cpu-dedicated;cpu-pinned\n",
+        104: "cores: 9\ntags: cpu-pinned\n",
+    }.items():
+        (folder / f"{vmid}.conf").write_text(text)
+    said = run(capsys, tmp_path, "--host", "generated:2x1x8x2", "--json")
+    assert said.status == 0, said.err
+    assert said.guests[100]["nodes"] == said.guests[101]["nodes"] == [0, 1]
+    assert [len(CpuSet.parse(str(part))) for part in parts(said.guests[101])] == [3, 1]
+    policies = [guest["policy"] for guest in said.guests.values()]
+    assert policies == ["pinned", "shared", "dedicated", "shared", "pinned"]
+    others = said.cpus(100) | said.cpus(101) | said.cpus(103)
+    assert not (said.cpus(102) | siblings_of(said.cpus(102))).overlaps(others)
+    assert "contradict each other" in str(said.guests[103]["warnings"])
+    assert said.guests[104]["cpus"] == ""
+    rhv = run(capsys, tmp_path, "--host", "generated:2x1x8x2", "--format", "rhv")
+    assert rhv.status == 0
+    assert [line for line in rhv.out.splitlines() if line.startswith("#")] == [
+        f"# guest {vmid}" for vmid in (100, 101, 102, 103)
+    ]
+    assert "Warning: VM 104: left alone: " in rhv.err
+
+
+def parts(guest: Mapping[str, object]) -> list[object]:
+    found = guest["parts"]
+    assert isinstance(found, list)
+    return found
+
+
+def siblings_of(cpus: CpuSet) -> CpuSet:
+    """On a host of 16 cores whose second threads are numbered behind all first ones."""
+    return CpuSet.of((cpu + 16) % 32 for cpu in cpus)

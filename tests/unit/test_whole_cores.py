@@ -75,7 +75,7 @@ def test_the_calculator_s_own_example() -> None:
     assert by_hand.rhv(one.cores) == "0#1,5_1#1,5_2#2,6_3#2,6"
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(spec=HOSTS, data=st.data())
 def test_sets_that_fit_get_whole_cores_on_the_nodes_asked(spec: str, data: st.DataObject) -> None:
     """As the calculator counts: socket i of every guest is asked of node i, and every node has the
@@ -100,7 +100,7 @@ def test_sets_that_fit_get_whole_cores_on_the_nodes_asked(spec: str, data: st.Da
         assert node.cpus.first() not in held
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(spec=HOSTS, data=st.data())
 def test_full_nodes_are_filled(spec: str, data: st.DataObject) -> None:
     """Guests of one socket whose sizes were cut from whole nodes: all but one core of each."""
@@ -119,7 +119,7 @@ def test_full_nodes_are_filled(spec: str, data: st.DataObject) -> None:
     check(spec, guests, told)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(
     spec=st.sampled_from(("2x2x4x2", "1x1x8x1", "1x1x4x4", "1x2x4x2+4e", "2x1x4x2+offline=5,12")),
     guests=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 3)), min_size=1, max_size=6),
