@@ -112,10 +112,12 @@ def _unpinned(host: Host, sizes: Sequence[int]) -> float:
 
 def _round_robin(host: Host, sizes: dict[Vmid, int]) -> list[tuple[int, CpuSet]]:
     """What that rule would select; guests that it refuses are left unpinned."""
-    turn, found = Turn(), []
+    turn, found, matrix = Turn(), [], round_robin.among(host)
     for vmid in sorted(sizes):
         try:
-            decision, turn = round_robin.place(host, turn, Request(vmid, sizes[vmid]))
+            decision, turn = round_robin.place(
+                host, turn, Request(vmid, sizes[vmid]), matrix=matrix
+            )
             found.append((sizes[vmid], decision.placement.home))
         except UnplaceableError:
             found.append((sizes[vmid], host.usable))
