@@ -66,8 +66,9 @@ screenshots: develop ## rewrite the pictures in docs/page
 e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
 	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
 
-faults: develop ## random histories with faults against the brain; HISTORIES=100000 for more
-	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES))
+faults: develop ## histories and system calls with faults; HISTORIES= REAL= STEPS= FIRST= for more (STEPS=-1: all)
+	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES)) \
+		$(if $(REAL),--processes $(REAL)) $(if $(STEPS),--steps $(STEPS)) $(if $(FIRST),--first $(FIRST))
 
 bench: develop ## what the hook costs beside its peers; in a booted Debian, confining as multiples of set-property
 	$(BIN)/python bench/hook.py

@@ -369,7 +369,7 @@ class Story:
         self.world.drop_ins.clear()  # ExecStopPost, and the start itself, delete them
         if how != "lost":
             memory = persist.from_json(json.loads(self.saved), boot_id=BOOT)
-            memory = persist.fits(memory, self.topology)
+            memory = persist.without_reservations(memory)
             fresh = replace(
                 fresh,
                 tracked=memory.tracked,
@@ -385,6 +385,8 @@ class Story:
                 self.watched.add(process)
             else:
                 self.feed(ProcessEnded(self._now, process))
+        if self.state.astray():
+            self.feed(HostChanged(self._now, self.state.host))
 
     def _release(self) -> None:
         """The service stops and lets everybody go."""

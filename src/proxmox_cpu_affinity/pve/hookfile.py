@@ -118,7 +118,7 @@ def put(tree: Tree, storage: str, *, node: str) -> Place:
     target = tree.at(place.path)
     if target.is_dir():
         raise RefusedError(f"{place.path} is a directory", hint="move it away")
-    fresh = target.with_name(f".{HOOK_FILE}.{os.getpid()}")
+    fresh = target.with_name(f".{HOOK_FILE}.new")  # one that was never finished is replaced
     source = hook_source(tree)[0]
     try:
         target.parent.mkdir(exist_ok=True)

@@ -243,12 +243,18 @@ def _adoptable(
     """Whether vCPU threads may be where we put them: on as many CPUs as they are, or floating
     together (`by_nodes`: those of each guest node) in a wider set that is not the whole host."""
     vcpus = [thread.affinity for thread in threads if thread.vcpu is not None]
-    if not mask or mask == host.topology.online or not mask <= host.usable | host.topology.isolated:
+    nobodys = mask == host.topology.online and not _pinned(vcpus)
+    if not mask or nobodys or not mask <= host.usable | host.topology.isolated:
         return False
     exact = len(mask) == min(len(vcpus), len(host.usable))
     together = all(one == mask or (by_nodes and one in _apart(vcpus)) for one in vcpus)
     floats = host.rules.width is not Width.EXACT and together
     return exact or (floats and len(mask) > len(vcpus))
+
+
+def _pinned(masks: Sequence[CpuSet]) -> bool:
+    """Whether each has one CPU, and not all the same: by chance nobody's threads have."""
+    return all(len(mask) == 1 for mask in masks) and len(frozenset(masks)) > 1
 
 
 def _apart(masks: Sequence[CpuSet]) -> frozenset[CpuSet]:

@@ -93,6 +93,8 @@ def seen(state: State, process: GuestProcess, now: float) -> Result:
     tracked = state.tracked[process.vmid]
     if tracked.process == process:
         config = state.configs.get(process.vmid)
+        if process.vmid in state.astray():
+            return moved(state, process.vmid, tracked)
         if config is not None and config.policy is not tracked.policy:
             return moved(state, process.vmid, tracked)
         if config is not None and _plugged(config, tracked):

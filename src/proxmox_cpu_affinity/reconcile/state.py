@@ -91,6 +91,11 @@ class State:
         placements = tuple(t.placement for t in self.tracked.values())
         return Occupancy(placements, expected, self.outside)
 
+    def astray(self) -> frozenset[Vmid]:
+        """Guests whose CPUs went offline while nobody looked: before the service began."""
+        online = self.host.topology.online
+        return frozenset(v for v, t in self.tracked.items() if not t.placement.home <= online)
+
     def drop_ins(self) -> Mapping[Vmid, CpuSet]:
         """The drop-ins that have to stand, with their CPUs: of starts of which nothing was seen
         yet. One that stands longer breaks a later start."""

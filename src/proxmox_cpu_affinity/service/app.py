@@ -151,6 +151,7 @@ class Service:
         self._locks: dict[Vmid, asyncio.Lock] = {}
         self._saving = asyncio.Lock()
         self._wanted = self._written = 0
+        self._unsaved = False  # the last try to write the state failed
         self._tasks: set[asyncio.Task[object]] = set()
         self._scan_now = asyncio.Event()
 
@@ -176,7 +177,7 @@ class Service:
         if memory is None:
             self.state = replace(self.state, adopt=True)
             return
-        memory = persist.fits(memory, self.host.topology)
+        memory = persist.without_reservations(memory)
         self.state = replace(
             self.state,
             tracked=memory.tracked,
@@ -191,6 +192,8 @@ class Service:
         """Look for guests, watch those known, and begin the work in the background."""
         await self.scoping.begin()
         await self.scan()  # those that ended meanwhile are seen in one step
+        if self.state.astray():  # the guests could not be read
+            await self.feed(HostChanged(time.monotonic(), self.state.host))
         for tracked in self.state.tracked.values():
             if tracked.process is not None:
                 self._watch.watch(tracked.process)
@@ -299,6 +302,7 @@ class Service:
                     await self.host_changed()
                 await self.scan()
                 await self.scoping.tidy()
+                await self.save_again()
             except Exception:
                 log.exception("a scan failed; the next one tries again")
 
@@ -451,9 +455,16 @@ class Service:
             content = persist.to_json(self.state, boot_id=self._boot_id())
             try:
                 await self._thread(self.world.keeper.save, content)
+                self._unsaved = False
             except StoreError as error:
+                self._unsaved = True
                 log.warning("%s: %s", error.text, error.hint)
             self._written = upto
+
+    async def save_again(self) -> None:
+        """Write the state if that failed the last time: the disk may have room by now."""
+        if self._unsaved:
+            await self._save()
 
     @staticmethod
     def _tell(action: Tell) -> None:

@@ -11,7 +11,6 @@ from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.guest import GuestProcess, Policy
 from proxmox_cpu_affinity.model.ids import Cpu, Pid, Tid, Vmid, vmid_of
 from proxmox_cpu_affinity.model.placement import Held, Placement
-from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.reconcile import State, Tracked
 from proxmox_cpu_affinity.reconcile.state import Leaving
 
@@ -113,17 +112,12 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
     )
 
 
-def fits(memory: Memory, topology: Topology) -> Memory:
-    """Without what speaks of CPUs that are gone: such guests are placed anew when seen. And without
-    reservations: nobody knows how those starts went on, and a drop-in that is laid down again
+def without_reservations(memory: Memory) -> Memory:
+    """Nobody knows how starts that were under way went on, and a drop-in that is laid down again
     could outlive its start. Their places are remembered."""
-    tracked, places = {}, dict(memory.last_places)
-    for vmid, kept in memory.tracked.items():
-        if kept.process is None:
-            places[vmid] = kept.placement.home
-        elif kept.placement.home <= topology.online:
-            tracked[vmid] = kept
-    return replace(memory, tracked=tracked, last_places=places)
+    tracked = {v: kept for v, kept in memory.tracked.items() if kept.process is not None}
+    places = {v: kept.placement.home for v, kept in memory.tracked.items() if v not in tracked}
+    return replace(memory, tracked=tracked, last_places={**memory.last_places, **places})
 
 
 def _tracked(vmid: Vmid, value: object) -> Tracked:
