@@ -257,6 +257,13 @@ def test_plan_changes_nothing_and_is_bounded(shared: Running) -> None:
     assert isinstance(rows, list)
     assert [row["vmid"] for row in rows] == [100, 101, 102]
     assert shared.get("/api/v1/core-vm-affinity").json == {}
+    whole = shared.get("/api/v1/status").json["cpus"]
+    assert isinstance(whole, int)
+    alone = {"vmid": 103, "vcpus": whole, "policy": "dedicated"}
+    rows = shared.ask("POST", "/api/v1/plan", {"guests": [*guests, alone]}).json["guests"]
+    assert isinstance(rows, list)
+    assert rows[3]["start"] is None
+    assert "of its own wanted" in rows[3]["reason"]
     many = [{"vmid": 100 + i, "vcpus": 1} for i in range(1001)]
     assert shared.ask("POST", "/api/v1/plan", {"guests": many}).status == 400
     twice = [{"vmid": 100, "vcpus": 1}] * 2

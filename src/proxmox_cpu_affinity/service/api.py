@@ -18,10 +18,11 @@ from proxmox_cpu_affinity.model.errors import (
     GuestNotFoundError,
     RefusedError,
 )
-from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Request
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Request, described
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Outcome
 from proxmox_cpu_affinity.reconcile.events import Phase
+from proxmox_cpu_affinity.reconcile.placing import request_for
 from proxmox_cpu_affinity.render.heatmap import heatmap_svg
 from proxmox_cpu_affinity.render.page import Sight, page_html
 from proxmox_cpu_affinity.service import trial, views
@@ -279,7 +280,7 @@ class Api:
 
     async def plan(self, call: Call) -> wire.PlanAnswer:
         wanted = wire.PlanBody.read(call.body).guests
-        requests = [Request(Vmid(g.vmid), g.vcpus) for g in wanted]
+        requests = [_request(guest) for guest in wanted]
         state = self._service.state
         made = plan(state.host, state.occupancy(), state.turn, requests)
         return views.planned(state, made, requests)
@@ -293,6 +294,14 @@ class Api:
             raise BadRequestError(answer.line)
         tracked = self._service.state.tracked[call.vmid]
         return {"action": f"new affinity: {','.join(map(str, tracked.placement.home))}"}
+
+
+def _request(guest: wire.PlanGuest) -> Request:
+    tags = (f"cpu-{guest.policy}",)
+    vmid = Vmid(guest.vmid)
+    return request_for(
+        described(vmid, guest.vcpus, sockets=guest.sockets, numa=guest.numa, tags=tags), None
+    )
 
 
 def _is_set(call: Call, name: str) -> bool:

@@ -90,6 +90,7 @@ def scored(state: State) -> wire.ScoreView | None:
         gap=round(found.gap, 4),
         no_pinning=round(found.no_pinning, 4),
         round_robin=round(found.round_robin, 4),
+        packed=round(found.packed, 4),
     )
 
 
