@@ -17,7 +17,7 @@ DIST := $(PREFIX)/lib/python3/dist-packages
 PYTHON := $(or $(wildcard $(BIN)/python),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo check test page-test screenshots e2e faults bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
+.PHONY: help setup develop demo check test page-test screenshots e2e faults load bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, 
 
 faults: develop ## random histories with faults against the brain; HISTORIES=100000 for more
 	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES))
+
+load: develop ## 200 guests at once, 100,000 events, 512 CPUs; SHORT=1, EVENTS=5000
+	@$(BIN)/python -m tests.load.run $(if $(SHORT),--short) $(if $(EVENTS),--events $(EVENTS))
 
 bench: develop ## what the hook costs beside its peers; in a booted Debian, confining as multiples of set-property
 	$(BIN)/python bench/hook.py
