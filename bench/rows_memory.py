@@ -3,12 +3,12 @@
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 from bench.report import Goal, Row
+from bench.rows_service import until_measured
 from bench.stage import Guests, hook_of, serving, simulated
 from tests.load import flat, large
 
@@ -61,7 +61,7 @@ def services() -> Iterator[Row]:
                 guests = Guests(made, hook_of(made)[0])
                 guests.start_many(count)
                 with serving(made) as service:
-                    time.sleep(3)  # until it has measured
+                    until_measured(service)
                     values.append(flat.resident(service.process.pid) / MB)
                 guests.end_all()
         yield Row(f"memory: service, {count} guests", "MB", tuple(values), Goal(70.0))

@@ -6,6 +6,7 @@ answers leave nothing behind.
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -43,9 +44,13 @@ class Pretended(Running):
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
+                # As the unit has it.
+                env={**os.environ, "MALLOC_ARENA_MAX": "1"},
             )
         deadline = time.monotonic() + START
-        while not self.answers() and self.process.poll() is None and time.monotonic() < deadline:
+        while not self.answers() and self.process.poll() is None:
+            if time.monotonic() > deadline:
+                self.kill()
             time.sleep(0.2)
 
     @property
