@@ -35,6 +35,7 @@ class Row:
     goal: Goal | None = None
     beside_name: str = ""
     beside: tuple[float, ...] = ()
+    cpu: tuple[float, ...] = ()  # CPU time of the same runs: what other work cannot lengthen much
 
     @property
     def median(self) -> float:
@@ -66,8 +67,8 @@ def tenths(values: Sequence[float]) -> tuple[float, float]:
 
 def head() -> str:
     return (
-        "| what | unit | median | 10 % | 90 % | goal | met | beside it | its median | ratio |\n"
-        "|---|---|---|---|---|---|---|---|---|---|"
+        "| what | unit | median | 10 % | 90 % | CPU time | goal | met | beside it | its | ratio |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|"
     )
 
 
@@ -79,6 +80,7 @@ def shown(row: Row) -> str:
         row.name,
         row.unit,
         *(f"{value:.4g}" for value in (row.median, low, high)),
+        f"{statistics.median(row.cpu):.4g}" if row.cpu else "",
         _goal(row.goal),
         {None: "", True: "yes", False: "NO"}[row.met],
         row.beside_name,

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 
 from bench.report import Goal, Row, go_program
-from bench.stage import Guests, hook_of, simulated, wall_ms
+from bench.stage import Guests, Times, hook_of, ran, simulated
 
 TIMES = 11
 OURS = [sys.executable, "-m", "proxmox_cpu_affinity"]
@@ -14,14 +14,14 @@ GO = "the Go project's"
 def helps() -> Iterator[Row]:
     """`--help`, in turn with the Go project's."""
     theirs = go_program("proxmox-cpu-affinity")
-    ours: list[float] = []
+    ours = Times()
     beside: list[float] = []
     for _ in range(TIMES):
-        ours.append(wall_ms([*OURS, "--help"]))
+        ours.add(*ran([*OURS, "--help"]))
         if theirs is not None:
-            beside.append(wall_ms([theirs, "--help"]))
+            beside.append(ran([theirs, "--help"])[0])
     name = GO if theirs else f"{GO}: not present"
-    yield Row("--help", "ms", tuple(ours), Goal(100.0), name, tuple(beside))
+    yield Row("--help", "ms", tuple(ours.wall), Goal(100.0), name, tuple(beside), tuple(ours.cpu))
 
 
 def lists() -> Iterator[Row]:
@@ -31,6 +31,8 @@ def lists() -> Iterator[Row]:
             guests = Guests(made, hook_of(made)[0])
             guests.start_many(count)
             words = [*OURS, "--root", str(made.root), "ps"]
-            times = tuple(wall_ms(words) for _ in range(TIMES))
+            times = Times()
+            for _ in range(TIMES):
+                times.add(*ran(words))
             guests.end_all()
-        yield Row(f"ps, {count} guests", "ms", times, goal)
+        yield Row(f"ps, {count} guests", "ms", tuple(times.wall), goal, cpu=tuple(times.cpu))

@@ -6,7 +6,7 @@ In turn within one run, so that whatever else the machine does meets both alike.
 from collections.abc import Iterator
 
 from bench.report import Goal, Row
-from bench.stage import Guests, hook_of, python, serving, simulated, wall_ms
+from bench.stage import Guests, Times, hook_of, python, ran, serving, simulated
 
 ROUNDS = 25
 WARM_UP = 3
@@ -19,7 +19,7 @@ VMID = 100
 
 def phases() -> Iterator[Row]:
     """One guest that starts and stops again and again, with its process and its pidfile."""
-    times: dict[str, list[float]] = {name: [] for name in (*PHASES, NOTHING)}
+    times = {name: Times() for name in (*PHASES, NOTHING)}
     with simulated() as made:
         volume, hook = hook_of(made)
         guests = Guests(made, volume)
@@ -34,9 +34,10 @@ def phases() -> Iterator[Row]:
                     words = [hook, str(VMID), name]
                     if name == NOTHING:
                         words = [python(), "-I", "-S", "-c", "pass"]
-                    wall = wall_ms(words, ENVIRONMENT)
+                    both = ran(words, ENVIRONMENT)
                     if turn >= WARM_UP:
-                        took.append(wall)
-    beside = tuple(times[NOTHING])
+                        took.add(*both)
+    beside = tuple(times[NOTHING].wall)
     for name in PHASES:
-        yield Row(f"hook {name}", "ms", tuple(times[name]), GOAL, NOTHING, beside)
+        wall, cpu = tuple(times[name].wall), tuple(times[name].cpu)
+        yield Row(f"hook {name}", "ms", wall, GOAL, NOTHING, beside, cpu)

@@ -20,15 +20,16 @@ PEER_LIMIT = 300  # seconds
 
 def answering() -> Iterator[Row]:
     """From the start of the program to the first answer, and until the latencies are measured."""
-    answers, measured = [], []
+    answers, measured, spent = [], [], []
     for _ in range(STARTS):
         with simulated() as made:
             began = time.perf_counter()
             with serving(made) as service:
                 answers.append(time.perf_counter() - began)
+                spent.append(_spent(service.process.pid)[0])
                 until_measured(service)
                 measured.append(time.perf_counter() - began)
-    yield Row("service start to answering", "s", tuple(answers), Goal(0.5))
+    yield Row("service start to answering", "s", tuple(answers), Goal(0.5), cpu=tuple(spent))
     name, times = _peer()
     yield Row("service start to measured", "s", tuple(measured), None, name, times)
 

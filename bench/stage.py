@@ -1,12 +1,14 @@
 """What is measured on: a simulated node with the real service, and the smallest possible guests."""
 
 import os
+import resource
 import shlex
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.integration.running import Running
@@ -93,10 +95,28 @@ def serving(made: Node, settings: str = QUIET) -> Iterator[Running]:
         service.end()
 
 
-def wall_ms(words: list[str], environment: dict[str, str] | None = None) -> float:
-    """One run of a program with both outputs as pipes, as PVE runs hooks."""
-    began = time.perf_counter()
+@dataclass(slots=True)
+class Times:
+    """Milliseconds of some runs: on the wall, and of the CPU."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def add(self, wall: float, cpu: float) -> None:
+        self.wall.append(wall)
+        self.cpu.append(cpu)
+
+
+def ran(words: list[str], environment: dict[str, str] | None = None) -> tuple[float, float]:
+    """Wall and CPU ms of a program with both outputs as pipes, as PVE runs hooks."""
+    before, began = _children(), time.perf_counter()
     subprocess.run(
         words, stdin=subprocess.DEVNULL, capture_output=True, env=environment, check=True
     )
-    return (time.perf_counter() - began) * 1000
+    return (time.perf_counter() - began) * 1000, (_children() - before) * 1000
+
+
+def _children() -> float:
+    """CPU seconds of the children that have ended and been waited for, and theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
