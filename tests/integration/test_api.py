@@ -54,6 +54,14 @@ def test_every_read_answers_over_both_listeners(service: Running) -> None:
             assert answer.headers.get_content_type() == endpoint.media
 
 
+def test_the_ranking_comes_row_by_row(service: Running) -> None:
+    """On 512 CPUs it is 15 MB: made at once it held every hook up for 1.7 s and took 100 MB."""
+    answer = service.get("/api/v1/core-ranking")
+    assert answer.headers["Transfer-Encoding"] == "chunked"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert [entry["cpu"] for entry in answer.list] == sorted(os.sched_getaffinity(0))
+
+
 def test_routes_of_the_go_project_answer_as_before(service: Running) -> None:
     assert service.get("/api/ping", tcp=True).json == {"ping": "pong"}
     ranking = json.loads(service.get("/api/ranking", tcp=True).body)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
@@ -134,7 +134,7 @@ class Api:
         del call
         return views.topology(self._service.host.topology)
 
-    async def core_ranking(self, call: Call) -> list[wire.Ranking]:
+    async def core_ranking(self, call: Call) -> Iterator[wire.Ranking]:
         del call
         return views.ranking(self._service.host.topology, self._service.host.matrix)
 
