@@ -21,7 +21,8 @@ from pathlib import Path
 from tests.deb import plain_checks
 from tests.deb.plain import PlainError, debian_root
 from tests.e2e import image
-from tests.e2e.guest import GuestError, booted, emulated
+from tests.e2e.guest import booted, emulated
+from tests.e2e.pulse import GuestError
 from tests.e2e.report import Report, Result, say
 from tests.e2e.run import IN_CI, ended_early, install, missing
 from tests.e2e.shape import Shape
