@@ -96,7 +96,8 @@ def debian_root(suite: str, *packages: str) -> str:
 def plain(suite: str) -> Iterator[Plain]:
     """A Debian as a minimal installation leaves it. PlainError."""
     root = debian_root(suite)
-    base = Path(tempfile.mkdtemp(prefix="deb-", dir="/var/tmp"))
+    memory = Path("/dev/shm")  # dpkg waits for the disk after each file
+    base = Path(tempfile.mkdtemp(prefix="deb-", dir=memory if memory.is_dir() else "/var/tmp"))
     try:
         for name in ("up", "work", "mnt"):
             (base / name).mkdir()

@@ -31,7 +31,7 @@ def test_guest_that_hangs_in_its_boot_is_booted_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (
-        pytest.raises(GuestError, match="no sign of life for .* s: "),
+        pytest.raises(GuestError, match=r"no sign of life for .* s: "),
         booted(hanging(tmp_path), Shape(1, 1, 1, 1, 1), patience=PATIENCE),
     ):
         pytest.fail("it came up")

@@ -3,17 +3,20 @@
 import signal
 import sys
 
-from tests.deb.in_guest import package_checks
+from tests.deb.in_guest import life_checks, package, sandbox_checks
 from tests.e2e.in_guest import node, runner
+
+MODULES = {"sandbox": sandbox_checks, "life": life_checks}
 
 
 def main(words: list[str]) -> int:
     signal.signal(signal.SIGALRM, runner.overdue)
-    runner.CHECK_LIMIT = package_checks.CHECK_LIMIT
+    runner.CHECK_LIMIT = package.CHECK_LIMIT
     chosen = {
-        f"package.{name.removeprefix('check_')}": check
-        for name, check in vars(package_checks).items()
-        if name.startswith("check_") and words[1] in name
+        f"{module}.{name.removeprefix('check_')}": check
+        for module, checks in MODULES.items()
+        for name, check in vars(checks).items()
+        if name.startswith("check_") and words[1] in f"{module}.{name}"
     }
     runner.say(checks=len(chosen))
     node.prepare()
