@@ -79,12 +79,13 @@ class Plain:
         return answer.text
 
 
-def debian_root(suite: str, *packages: str) -> str:
-    """A kept Debian with these packages. PlainError."""
+def debian_root(suite: str, *packages: str, foreign: str = "") -> str:
+    """A kept Debian with these packages, `foreign`: of that architecture. PlainError."""
     done = subprocess.run(
         [str(CHECKOUT / "scripts/debian-root"), suite, *packages],
         capture_output=True,
         text=True,
+        env={**os.environ, "FOREIGN": foreign},
         check=False,
     )
     if done.returncode != 0:
@@ -92,12 +93,16 @@ def debian_root(suite: str, *packages: str) -> str:
     return done.stdout.strip()
 
 
+def quick_folder() -> str:
+    """Where a Debian is changed: in memory, for dpkg waits for a disk after each file."""
+    return next(name for name in ("/dev/shm", "/var/tmp") if Path(name).is_dir())
+
+
 @contextmanager
 def plain(suite: str) -> Iterator[Plain]:
     """A Debian as a minimal installation leaves it. PlainError."""
     root = debian_root(suite)
-    memory = Path("/dev/shm")  # dpkg waits for the disk after each file
-    base = Path(tempfile.mkdtemp(prefix="deb-", dir=memory if memory.is_dir() else "/var/tmp"))
+    base = Path(tempfile.mkdtemp(prefix="deb-", dir=quick_folder()))
     try:
         for name in ("up", "work", "mnt"):
             (base / name).mkdir()

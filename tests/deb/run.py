@@ -1,9 +1,10 @@
 """`make deb-test`: the package built, installed, upgraded, removed; ends with one line of figures.
 
-    python3 -m tests.deb.run [--suite trixie|bookworm|both] [--plain] [-k WORD]
+    python3 -m tests.deb.run [--suite trixie|bookworm|both] [--plain] [--arm64] [-k WORD]
 
 In a plain Debian of each release first, then, without --plain, in a booted one. Needs root and
-mmdebstrap, for the booted one QEMU.
+mmdebstrap, for the booted one QEMU. --arm64: the package for that processor too, its programs
+translated by qemu-aarch64.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from tests import counts
-from tests.deb import plain_runner
+from tests.deb import arm64, plain_runner
 from tests.deb.plain import PlainError
 from tests.e2e import image
 from tests.e2e.guest import booted, emulated
@@ -40,10 +41,10 @@ class BuildError(Exception):
     """There is no package; the text is for the person at the keyboard."""
 
 
-def build() -> Path:
+def build(*arch: str) -> Path:
     """The package, made by make-deb, whose words are told. BuildError."""
     done = subprocess.run(
-        [str(CHECKOUT / "scripts/make-deb")], stdout=subprocess.PIPE, text=True, check=False
+        [str(CHECKOUT / "scripts/make-deb"), *arch], stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode != 0:
         raise BuildError(f"{done.stdout}make-deb ended with {done.returncode}")
@@ -95,15 +96,17 @@ def run_guest(suite: str, deb: Path, word: str) -> Sequence[Result]:
     return report.results
 
 
-def run_suites(suites: Sequence[str], word: str, *, boot: bool) -> list[Result]:
+def run_suites(suites: Sequence[str], given: argparse.Namespace) -> list[Result]:
     """All of it. BuildError, PlainError."""
     deb, same = built_twice()
-    results = [same]
+    results, word = [same], given.word
+    if given.arm64:
+        results += arm64.run(build("arm64"))
     for suite in suites:
         began = time.monotonic()
         results += plain_runner.run(suite, deb, word)
         say(f"{suite}: plain after {time.monotonic() - began:.0f} s")
-    for suite in suites if boot else ():
+    for suite in () if given.plain else suites:
         signal.alarm(LIMIT)
         try:
             results += run_guest(suite, deb, word)
@@ -120,9 +123,12 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--suite", default="both", choices=(*image.SUITES, "both"))
     parser.add_argument("-k", dest="word", default="", help="only checks whose name holds this")
     parser.add_argument("--plain", action="store_true", help="without booted Debians")
+    parser.add_argument("--arm64", action="store_true", help="the package for that processor too")
     given = parser.parse_args(words)
     suites = image.SUITES if given.suite == "both" else (given.suite,)
     lacking = missing(building=True)
+    if given.arm64 and shutil.which("qemu-aarch64") is None:
+        lacking.append("qemu-user")
     if lacking and IN_CI:
         install(lacking)
     elif lacking:
@@ -131,7 +137,7 @@ def main(words: Sequence[str]) -> int:
     signal.signal(signal.SIGALRM, ended_early)
     signal.signal(signal.SIGTERM, ended_early)
     try:
-        results = run_suites(suites, given.word, boot=not given.plain)
+        results = run_suites(suites, given)
     except (BuildError, PlainError) as error:
         say(f"{error}")
         results = [Result("build", type(error).__name__, passed=False)]
