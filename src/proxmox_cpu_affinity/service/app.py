@@ -184,6 +184,7 @@ class Service:
             leaving=memory.leaving,
             last_places=memory.last_places,
             turn=memory.turn,
+            ration=memory.ration,
         )
 
     async def start(self) -> None:

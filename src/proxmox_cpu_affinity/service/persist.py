@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.engine.facts import Turn
+from proxmox_cpu_affinity.engine.rebalance import SAVED, Ration
 from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
@@ -15,6 +16,10 @@ from proxmox_cpu_affinity.reconcile import State, Tracked
 from proxmox_cpu_affinity.reconcile.state import Leaving
 
 _CPU_MOST = 65535
+_OWED_MOST = 1 << 30
+
+# What files of earlier versions do not have.
+_LATER: Mapping[str, object] = {"leaving": {}, "ration": 0}
 
 Masks = tuple[tuple[Tid, CpuSet], ...]
 
@@ -28,6 +33,7 @@ class Memory:
     leaving: Mapping[Vmid, Leaving] = field(default_factory=dict)
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)
     turn: Turn = field(default_factory=Turn)
+    ration: Ration = field(default_factory=Ration)
 
 
 def to_json(state: State, *, boot_id: str) -> dict[str, object]:
@@ -35,6 +41,7 @@ def to_json(state: State, *, boot_id: str) -> dict[str, object]:
     return {
         "boot_id": boot_id,
         "turn": {"last_start": state.turn.last_start, "counter": state.turn.counter},
+        "ration": state.ration.tenths,
         "released": sorted(state.released),
         "leaving": {str(v): _leaving_to_json(one) for v, one in state.leaving.items()},
         "last_places": {str(v): str(cpus) for v, cpus in state.last_places.items()},
@@ -80,18 +87,17 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
 
     After another boot nothing runs that ran before: places and turn remain.
     """
+    kept = {**_LATER, **kept}
     try:
         memory = Memory(
             tracked={v: _tracked(v, t) for v, t in _by_vmid(kept, "tracked").items()},
             released=frozenset(Vmid(int(v)) for v in _entries(kept, "released")),
-            # Not in files of earlier versions.
-            leaving={
-                v: _leaving(v, e) for v, e in _by_vmid({"leaving": {}, **kept}, "leaving").items()
-            },
+            leaving={v: _leaving(v, e) for v, e in _by_vmid(kept, "leaving").items()},
             last_places={
                 v: CpuSet.parse(_string(cpus)) for v, cpus in _by_vmid(kept, "last_places").items()
             },
             turn=_turn(kept.get("turn")),
+            ration=Ration(jsonvalue.whole(kept, "ration", low=-_OWED_MOST, high=SAVED)),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise SyntaxFault(f"the state file is not understood ({error})") from None
