@@ -31,7 +31,7 @@ from tests.e2e.run import IN_CI, ended_early, install, missing
 from tests.e2e.shape import Shape
 from tests.e2e.stage import CHECKOUT, SLOWER, TESTS, StageError, make_stage
 
-LIMIT = 1800  # seconds for one Debian
+LIMIT = 3000  # seconds for one Debian
 SHAPE = Shape.parse("2x2x1x2")
 # What the tests need of the stage: the package brings the rest.
 KEPT = (TESTS, "usr/bin/kvm", "usr/sbin/guest", "etc/systemd/system")

@@ -17,7 +17,7 @@ LINKED = Path(f"/usr/libexec/{node.UNIT}/{node.UNIT}-hook")
 # One file: /lib is a link to /usr/lib.
 UNIT_FILES = tuple(f"{lib}/systemd/system/{node.UNIT}.service" for lib in ("/usr/lib", "/lib"))
 OURS = re.compile(r"/(?!opt/|tmp/|var/lib/dpkg/|etc/systemd/system/[^/]*\.d).*proxmox[-_]cpu.*")
-CHECK_LIMIT = 400  # seconds
+CHECK_LIMIT = 900  # seconds
 
 
 def dpkg(*words: str) -> str:
