@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import disk_usage
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIMIT = 400  # seconds for one script
+ROOM = 2 << 30  # bytes
 # Run with mounts and processes of its own, so that nothing is left of them.
 INSIDE = r"""
 set -eu
@@ -94,8 +96,9 @@ def debian_root(suite: str, *packages: str, foreign: str = "") -> str:
 
 
 def quick_folder() -> str:
-    """Where a Debian is changed: in memory, for dpkg waits for a disk after each file."""
-    return next(name for name in ("/dev/shm", "/var/tmp") if Path(name).is_dir())
+    """Where a Debian is changed: in memory if there is room, for dpkg waits for a disk often."""
+    memory = "/dev/shm"
+    return memory if Path(memory).is_dir() and disk_usage(memory).free > ROOM else "/var/tmp"
 
 
 @contextmanager
