@@ -25,7 +25,7 @@ from tests.e2e.pulse import GuestError, Pulse
 from tests.e2e.report import say
 from tests.e2e.shape import Shape
 
-BOOT_LIMIT = 240  # seconds
+BOOT_LIMIT = 480  # seconds
 BOOTS = 3  # at most
 STALL = 90  # seconds without a sign of life
 ANSWER_LIMIT = 20  # seconds beyond a command's own limit
