@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.image import Image
-from tests.e2e.pulse import GuestError, Pulse
+from tests.e2e.pulse import GuestError, Pulse, last_lines
 from tests.e2e.report import say
 from tests.e2e.shape import Shape
 
@@ -222,12 +222,8 @@ class Guest:
             raise GuestError(f"{what}: {self._last_words()}")
 
     def _last_words(self) -> str:
-        said = b"".join(
-            self._path(name).read_bytes()[-1500:]
-            for name in ("qemu", "console")
-            if self._path(name).exists()
-        )
-        return said.decode(errors="replace").strip() or "it said nothing"
+        files = [path for name in ("qemu", "console") if (path := self._path(name)).exists()]
+        return last_lines(b"".join(file.read_bytes()[-8000:] for file in files))
 
     # -- CPUs ---------------------------------------------------------------------------------
 

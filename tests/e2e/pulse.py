@@ -3,15 +3,25 @@
 A guest that hangs is told so within a minute or two, not when the time of all checks is over.
 """
 
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 BEGAN = b"began\n"  # the agent's first word
+LINES = 15
 
 
 class GuestError(Exception):
     """The guest did not do what it must; the text is for the person at the keyboard."""
+
+
+def last_lines(said: bytes) -> str:
+    """The end of what was said, without colours and without systemd's moving stars."""
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", said.decode(errors="replace"))
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
+    told = [line for line in lines if line and not re.match(r"\[[ *]*\] ", line)]
+    return "\n".join(told[-LINES:]) or "it said nothing"
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.guest import BOOTS, booted
 from tests.e2e.image import Image
-from tests.e2e.pulse import BEGAN, GuestError, Pulse
+from tests.e2e.pulse import BEGAN, GuestError, Pulse, last_lines
 from tests.e2e.shape import Shape
 
 PATIENCE = 0.2  # seconds
@@ -58,3 +58,10 @@ def test_agent_that_was_started_again_is_told(tmp_path: Path) -> None:
     assert pulse.fault() == ""
     pulse.beats.write_bytes(BEGAN + b"..." + BEGAN)
     assert "started again" in pulse.fault()
+
+
+def test_last_lines_are_those_that_say_something() -> None:
+    said = b"\x1b[0;32m  OK  \x1b[0m Started a thing.\r\n"
+    said += b"\r\x1b[K[ \x1b[0;31m*\x1b[0m  ] Job b running\r\nend"
+    assert last_lines(said) == "OK   Started a thing.\nend"
+    assert last_lines(b"") == "it said nothing"
