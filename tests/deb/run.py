@@ -121,7 +121,9 @@ def run_suites(suites: Sequence[str], given: argparse.Namespace) -> list[Result]
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="make deb-test", description=__doc__)
     parser.add_argument("--suite", default="both", choices=(*image.SUITES, "both"))
-    parser.add_argument("-k", dest="word", default="", help="only checks whose name holds this")
+    parser.add_argument(
+        "-k", dest="word", default="", help="only checks whose names hold one of A,B"
+    )
     parser.add_argument("--plain", action="store_true", help="without booted Debians")
     parser.add_argument("--arm64", action="store_true", help="the package for that processor too")
     given = parser.parse_args(words)
