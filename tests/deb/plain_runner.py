@@ -23,7 +23,7 @@ def _checks(title: str, module: ModuleType) -> Iterator[tuple[str, Check]]:
 
 
 def run(suite: str, deb: Path, word: str) -> Sequence[Result]:
-    """Those whose names hold one of some words, A,B, and the first one, which installs. PlainError."""
+    """Those whose names hold one of A,B, and the first one, which installs. PlainError."""
     results: list[Result] = []
     checks = dict(found for each in MODULES.items() for found in _checks(*each))
     with plain(suite) as debian:
