@@ -127,8 +127,9 @@ install-docs: build/share/.made ## man pages and completions into DESTDIR; needs
 deb: ## the Debian package, made in a Debian 12 of its own; ARCH=arm64 for another processor
 	scripts/make-deb $(ARCH)
 
-deb-test: develop ## the package in booted guests of both releases, from installation to purge
-	$(BIN)/python -m tests.deb.run $(if $(SUITE),--suite $(SUITE))
+deb-test: develop ## the package on both releases, from installation to purge; PLAIN=1, ARM64=1
+	$(BIN)/python -m tests.deb.run $(if $(SUITE),--suite $(SUITE)) $(if $(PLAIN),--plain) \
+		$(if $(ARM64),--arm64)
 
 clean: ## what was built and set up
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
