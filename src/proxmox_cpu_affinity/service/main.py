@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,13 @@ def alone(paths: Paths) -> int:
     return handle
 
 
+def forget_unfinished(paths: Paths) -> None:
+    """Delete the files that an earlier life was killed over: who has the lock writes none now."""
+    for file in paths.lib.glob("*.new"):
+        with suppress(OSError):
+            file.unlink()
+
+
 async def serve(given: argparse.Namespace, paths: Paths, current: Settings) -> None:
     """From the first answer to the last."""
     from proxmox_cpu_affinity.service.access import Access, keep_token
@@ -237,6 +245,7 @@ def run(argv: Sequence[str]) -> int:
     for warning in warnings:
         log.warning("%s", warning)
     lock = alone(paths)
+    forget_unfinished(paths)
     try:
         work = release(paths, current) if given.release else serve(given, paths, current)
         asyncio.run(work)
