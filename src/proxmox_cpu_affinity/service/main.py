@@ -119,7 +119,8 @@ def _loopback(host: str) -> bool:
 
 def alone(paths: Paths) -> int:
     """A lock that lasts as long as this process. AlreadyRunningError."""
-    handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(paths.lock, flags, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -193,6 +194,7 @@ async def _listen_tcp(listeners: "Listeners", paths: Paths, current: Settings) -
         log.warning("%s:%s: %s; only the socket is served", current.host, current.port, error)
         paths.port.unlink(missing_ok=True)
         return
+    paths.port.unlink(missing_ok=True)  # a link there is replaced, not followed
     paths.port.write_text(f"{port}\n", encoding="ascii")
     paths.port.chmod(0o644)  # no secret, whatever the umask of the unit
 
