@@ -16,14 +16,19 @@ export class HeatMap {
     this.stale = true;
     new IntersectionObserver((entries) => {
       this.wanted = entries.at(-1).isIntersecting;
-      if (this.wanted && this.stale) this.#load();
+      this.again();
     }, { rootMargin: "200px" }).observe(this.root);
   }
 
   /** The matrix is another one. It is fetched when somebody can see it. */
   renew() {
     this.stale = true;
-    if (this.wanted) this.#load();
+    return this.again();
+  }
+
+  /** What could not be fetched may be there now. */
+  again() {
+    return this.wanted && this.stale ? this.#load() : null;
   }
 
   async #load() {

@@ -130,6 +130,11 @@ follow({
 }, (state) => {
   by("live").dataset.state = state;
   by("live").textContent = LIVE[state];
-  if (state !== "live") by("stale").textContent = ""; // that is said already
+  if (state !== "live") {
+    by("stale").textContent = ""; // that is said already
+    return;
+  }
+  soonAll(); // nothing may have happened meanwhile, and yet something asked for in vain
+  heat.again();
 });
 soonAll();
