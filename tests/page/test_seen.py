@@ -77,7 +77,7 @@ def test_guests_colours_can_be_told_apart(browser: Browser, service: Running, sc
         assert nearest(idle, ALL) > 0.025
 
 
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, 700, 900, 1320])
 def test_a_long_name_leaves_the_other_columns_in_sight(
     browser: Browser, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
