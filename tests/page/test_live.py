@@ -15,7 +15,13 @@ from tests.page.browser import PATIENCE, Watched
 from tests.page.conftest import pretended
 from tests.page.pretended import lay_out
 
-SERVICE_ENDS = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "Failed to fetch")
+SERVICE_ENDS = (
+    "ERR_CONNECTION_REFUSED",
+    "ERR_CONNECTION_RESET",
+    "ERR_EMPTY_RESPONSE",
+    "ERR_INCOMPLETE_CHUNKED_ENCODING",
+    "Failed to fetch",
+)
 
 
 def started(node: Node, service: Running, *vmids: int) -> None:
