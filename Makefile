@@ -17,7 +17,7 @@ DIST := $(PREFIX)/lib/python3/dist-packages
 PYTHON := $(or $(wildcard $(BIN)/python),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo check test page-test screenshots e2e faults bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
+.PHONY: help setup develop demo check test page-test screenshots e2e faults load bench bench-hook bench-confining bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,11 +66,20 @@ screenshots: develop ## rewrite the pictures in docs/page
 e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
 	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
 
-faults: develop ## random histories with faults against the brain; HISTORIES=100000 for more
-	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES))
+faults: develop ## histories and system calls with faults; HISTORIES= REAL= STEPS= FIRST= for more (STEPS=-1: all)
+	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES)) \
+		$(if $(REAL),--processes $(REAL)) $(if $(STEPS),--steps $(STEPS)) $(if $(FIRST),--first $(FIRST))
 
-bench: develop ## what the hook costs beside its peers; in a booted Debian, confining as multiples of set-property
+load: develop ## 200 guests at once, 100,000 events, 512 CPUs; SHORT=1, EVENTS=5000
+	@$(BIN)/python -m tests.load.run $(if $(SHORT),--short) $(if $(EVENTS),--events $(EVENTS))
+
+bench: develop ## one table: start, hook, ps, decisions, memory, idling, beside goals and peers; ONLY=hook,ps
+	@$(BIN)/python -m bench.run $(if $(ONLY),--only $(ONLY))
+
+bench-hook: develop ## what the hook's imports cost
 	$(BIN)/python bench/hook.py
+
+bench-confining: develop ## in a booted Debian: confining as multiples of set-property
 	$(BIN)/python -m tests.e2e.run --full -k times_as_multiples,io_threads
 
 bench-placement: develop ## how far placements are from the best possible, and how quick

@@ -6,7 +6,7 @@ tests are small working worlds, never lists of expected calls. Whatever changes 
 returns what was read back from it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +70,20 @@ class Confiner(Protocol):
 
     async def threads(self, process: GuestProcess) -> Sequence[Thread]:
         """The guest's threads and those of its children as the kernel shows them now."""
+        ...
+
+
+class WaitingReader(Protocol):
+    """How much guests wait for CPUs."""
+
+    @property
+    def by_threads(self) -> bool:
+        """Whether some guest's control group could not be asked, and its threads were."""
+        ...
+
+    def waited(self, processes: Iterable[GuestProcess], now: float) -> Mapping[Vmid, float]:
+        """For what share of the time since the last call some thread of each guest waited; without
+        those that were not known then. `now`: seconds, monotonic."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Histories of a node and its service, drawn from a seed; and how one that fails is made small.
 
-What a happening means is for who plays it (memory.py). What cannot happen when its turn comes is
-nothing.
+What a happening means is for who plays it: memory.py against the brain alone, real.py with
+processes. What cannot happen when its turn comes is nothing.
 """
 
 import random
@@ -50,6 +50,38 @@ class Kind(StrEnum):
     DEAF = "systemd does not answer"
     HEARING = "systemd answers"
 
+    # With real processes only.
+    DEAD = "service killed, not started again yet"
+    RESTART = "service ended and started"
+    RELEASE = "service ended, all guests let go, service started"
+    SECOND = "a second service"
+    CLOCK = "the clock jumps"
+    POWER = "node switched off and on"
+    QM = "qm hangs or has no quorum"
+
+
+_REAL_ALONE = (
+    Kind.DEAD,
+    Kind.RESTART,
+    Kind.RELEASE,
+    Kind.SECOND,
+    Kind.CLOCK,
+    Kind.POWER,
+    Kind.QM,
+)
+# What there is of threads and systemd is the simulated node's own matter.
+_MEMORY_ALONE = (
+    Kind.THREAD,
+    Kind.LATE_SCAN,
+    Kind.MEASURED,
+    Kind.BUS_LOST,
+    Kind.BUS_BACK,
+    Kind.DEAF,
+    Kind.HEARING,
+)
+IN_MEMORY = tuple(kind for kind in Kind if kind not in _REAL_ALONE)
+REAL = tuple(kind for kind in Kind if kind not in _MEMORY_ALONE)
+
 
 # Guests live more than they are edited, and faults come between, not instead.
 WEIGHTS = {Kind.START: 8, Kind.STOP: 5, Kind.SCAN: 6, Kind.CRASH: 2, Kind.TAG: 2, Kind.EDIT: 2}
@@ -71,7 +103,7 @@ class Happening:
 History = tuple[Happening, ...]
 
 
-def history(seed: int, *, kinds: Sequence[Kind] = tuple(Kind), most: int = 30) -> History:
+def history(seed: int, *, kinds: Sequence[Kind] = IN_MEMORY, most: int = 30) -> History:
     """The history of a seed: the same on every Python."""
     chance = random.Random(seed)
     weights = [WEIGHTS.get(kind, 1) for kind in kinds]

@@ -1,20 +1,42 @@
-"""Plays histories with faults, and ends with one line of figures: `make faults`.
+"""Plays histories with faults, and a fault at each step of what is written; ends with one line of
+figures: `make faults`.
 
-A history that fails is named by its seed, made as small as it gets, and told as the scenarios tell
-theirs; `--seed N` plays it again.
+A history that fails is named by its seed, made as small as it gets, and told: those in memory as
+the scenarios tell theirs. `--seed N` plays one again, `--seed N --real` one with processes.
 """
 
 import argparse
+import os
+import shutil
+import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
 
 from tests import counts
-from tests.faults import memory
-from tests.faults.history import History, history, shrunk
+from tests.faults import memory, real, steps
+from tests.faults.history import history, shrunk
 
-CHUNK = 250
+CHUNK = 250  # histories in memory that one process plays after the other
+REAL_CHUNK = 5  # with processes: a node is made for each chunk
+TOLD = 3  # failing histories that are made small and told
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How one part went."""
+
+    what: str
+    passed: int
+    failed: int
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.passed} passed, {self.failed} failed"
 
 
 def failing(seeds: Iterable[int]) -> list[int]:
@@ -22,7 +44,7 @@ def failing(seeds: Iterable[int]) -> list[int]:
 
 
 def told(seed: int) -> str:
-    """A failing history, as small as it gets: what happened in it, and what was wrong."""
+    """A failing history in memory, as small as it gets: what happened in it, what was wrong."""
     small = shrunk(history(seed), memory.fails)
     story = memory.Faulty()
     try:
@@ -31,38 +53,102 @@ def told(seed: int) -> str:
         wrong = f"{type(error).__name__}: {error}"
     else:
         wrong = "it does not fail when it is played again"
-    lines = [f"seed {seed}:", *_listed(small), "which is", *story.lines, wrong]
-    return "\n".join(lines)
+    shown = [f"  {happening}" for happening in small]
+    return "\n".join([f"seed {seed}:", *shown, "which is", *story.lines, wrong])
 
 
-def _listed(small: History) -> list[str]:
-    return [f"  {happening}" for happening in small]
+def _chunks(first: int, count: int, size: int) -> Iterator[range]:
+    end = first + count
+    return (range(at, min(at + size, end)) for at in range(first, end, size))
+
+
+def _over(work: Callable[[range], list[int]], chunks: Iterator[range]) -> list[int]:
+    """The failing seeds; each chunk in a process, which may change what it likes of itself."""
+    with ProcessPoolExecutor() as pool:
+        return [seed for found in pool.map(work, chunks) for seed in found]
+
+
+def _tell(wrong: Sequence[int], tell: Callable[[int], str], again: str) -> None:
+    with ProcessPoolExecutor() as pool:
+        for text in pool.map(tell, wrong[:TOLD]):
+            print(text)
+    if wrong:
+        print(f"failing seeds: {' '.join(map(str, wrong))} (again: --seed N{again})")
+
+
+def in_memory(first: int, count: int) -> Figures:
+    began = time.monotonic()
+    wrong = _over(failing, _chunks(first, count, CHUNK))
+    _tell(wrong, told, "")
+    rate = count * 60 / (time.monotonic() - began)
+    name = f"histories in memory, {rate:.0f} a minute"
+    return Figures(name, count - len(wrong), len(wrong))
+
+
+def with_processes(first: int, count: int) -> Figures:
+    began = time.monotonic()
+    wrong = _over(real.failing, _chunks(first, count, REAL_CHUNK))
+    _tell(wrong, real.told, " --real")
+    rate = count * 60 / (time.monotonic() - began)
+    name = f"histories with processes, {rate:.0f} a minute"
+    return Figures(name, count - len(wrong), len(wrong))
+
+
+def step_by_step(seed: int, count: int, *, only: str = "") -> Figures:
+    if not shutil.which("strace"):
+        print("strace is missing: apt install strace", file=sys.stderr)
+        return Figures("no faults at system calls", 0, 1)
+    began = time.monotonic()
+    outcome = steps.campaign(count, seed, only=only)
+    for wrong in outcome.wrong:
+        print(f"{wrong}\n  again: --fault '{wrong.errand}: {wrong.fault}'")
+    minutes = (time.monotonic() - began) / 60
+    name = f"{outcome.runs} runs with {outcome.struck} faults at system calls, {minutes:.1f} min"
+    return Figures(name, outcome.runs - len(outcome.wrong), len(outcome.wrong))
+
+
+def one(seed: int, *, processes: bool) -> int:
+    """Play one history again; 1 if it fails."""
+    wrong = real.failing([seed]) if processes else failing([seed])
+    tell = real.told if processes else told
+    print(tell(seed) if wrong else f"seed {seed}: nothing is wrong")
+    return len(wrong)
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.run", description=__doc__)
     parser.add_argument("--memory", type=int, default=10_000, help="histories (10000)")
+    parser.add_argument("--processes", type=int, default=200, help="histories with processes (200)")
+    parser.add_argument(
+        "--steps", type=int, default=80, help="faults at system calls; -1: all (80)"
+    )
     parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
     parser.add_argument("--seed", type=int, help="one history only, told if it fails")
+    parser.add_argument("--real", action="store_true", help="that one with processes")
+    parser.add_argument("--fault", help="only the faults at system calls that are named so")
     given = parser.parse_args(arguments)
+    # A shell's background job ignores SIGINT, one of nohup SIGHUP, and so would what is started.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if given.fault:
+        figures = step_by_step(given.first, 0, only=given.fault)
+        print(figures)
+        return 1 if figures.failed else 0
     if given.seed is not None:
-        wrong = failing([given.seed])
-        print(told(given.seed) if wrong else f"seed {given.seed}: nothing is wrong")
-        return len(wrong)
-    began = time.monotonic()
-    end = given.first + given.memory
-    chunks = [range(at, min(at + CHUNK, end)) for at in range(given.first, end, CHUNK)]
-    with ProcessPoolExecutor() as pool:
-        wrong = [seed for found in pool.map(failing, chunks) for seed in found]
-    for seed in wrong[:3]:
-        print(told(seed))
-    if wrong:
-        print(f"failing seeds: {' '.join(map(str, wrong))}")
-    counts.leave("faults", passed=given.memory - len(wrong), failed=len(wrong))
-    rate = given.memory * 60 / (time.monotonic() - began)
-    print(f"histories in memory, {rate:.0f} a minute: ", end="")
-    print(f"{given.memory - len(wrong)} passed, {len(wrong)} failed")
-    return 1 if wrong else 0
+        return one(given.seed, processes=given.real)
+    parts = []
+    for play, count in (
+        (in_memory, given.memory),
+        (with_processes, given.processes),
+        (step_by_step, given.steps),
+    ):
+        if count:
+            parts.append(play(given.first, max(count, 0)))
+            print(parts[-1], flush=True)
+    passed, failed = sum(part.passed for part in parts), sum(part.failed for part in parts)
+    counts.leave("faults", passed=passed, failed=failed)
+    print(f"faults on {os.cpu_count()} CPUs: {passed} passed, {failed} failed")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 import pytest
 
 from tests.faults import memory
-from tests.faults.history import Happening, Kind, history, shrunk
+from tests.faults.history import IN_MEMORY, Happening, Kind, history, shrunk
 from tests.faults.run import told
 
 
 def test_a_seed_is_a_history() -> None:
     assert history(7) == history(7)
     assert history(7) != history(8)
-    assert {h.kind for seed in range(200) for h in history(seed)} == set(Kind)
+    assert {h.kind for seed in range(200) for h in history(seed)} == set(IN_MEMORY)
 
 
 def test_what_matters_is_left() -> None:

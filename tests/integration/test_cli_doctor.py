@@ -243,9 +243,11 @@ STATUS = wire.Status(
     *(1, 1, ""),
     wire.MatrixState("trusted", 1.0, measuring=False, pairs_done=6, pairs_all=6, conditions=[]),
     [],
+    committed=50,
 )
 GUEST = wire.GuestView(
-    *(100, "", True, "", "shared", 2, True, 1000, "0-1", "0-1", "full", "threads", 6, [], [])
+    *(100, "", True, "", "shared", 2, True, 1000, "0-1", "0-1", "full", "threads", 6, [], []),
+    width="exact",
 )
 
 
@@ -280,6 +282,9 @@ def matrix(verdict: str, *conditions: str, measuring: bool = False) -> Patient:
         ("guests", told(guest=replace(GUEST, outcome="pending")), "ok", "1 will be after the"),
         ("overcommit", told(), "ok", "2 vCPUs of placed guests, CPUs for guests: 0-3; no CPU"),
         ("overcommit", told(status=replace(STATUS, overlap="0")), "warning", "share CPU 0"),
+        ("width", told(), "ok", "PCA_WIDTH=exact, host committed 50 %: VM 100 on own CPUs"),
+        ("width", told(guest=replace(GUEST, width="node")), "ok", "VM 100 in nodes"),
+        ("width", told(guest=replace(GUEST, cpus="")), "ok", "no guest is placed"),
     ],
 )
 def test_what_the_service_says_is_judged(

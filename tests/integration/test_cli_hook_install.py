@@ -115,6 +115,15 @@ def test_elsewhere_it_is_a_copy(stage: Stage, storage: str, path: str, why: str)
     assert file.stat().st_mtime_ns == before
 
 
+def test_what_a_killed_install_left_is_gone_after_the_next_one(stage: Stage) -> None:
+    """The name had that process's number in it, and stayed for ever."""
+    folder = stage.node.path("/srv/both/snippets")
+    folder.mkdir()
+    (folder / f".{HOOK}.new").write_text("#!/bin")
+    assert stage.run("install", "both")[0] == 0
+    assert os.listdir(folder) == [HOOK]
+
+
 def test_whoever_reads_meanwhile_sees_the_old_or_the_new_hook(stage: Stage) -> None:
     file = stage.node.path(f"/srv/both/snippets/{HOOK}")
     file.parent.mkdir()

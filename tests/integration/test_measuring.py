@@ -9,7 +9,9 @@ import os
 import random
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from bench import remeasure
@@ -29,8 +31,9 @@ from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Cpu
-from proxmox_cpu_affinity.model.latency import Verdict
+from proxmox_cpu_affinity.model.latency import LatencyMatrix, Verdict
 from proxmox_cpu_affinity.model.topology import Topology
+from proxmox_cpu_affinity.ports import Loaded
 from proxmox_cpu_affinity.service.host import HostWatch
 from proxmox_cpu_affinity.service.measuring import Attempt
 from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
@@ -335,6 +338,56 @@ def test_a_cpu_that_goes_has_nothing_measured(on_host: Measured) -> None:
     assert on_host.watch.matrix.share_measured() == 1.0
     assert on_host.measure() == Attempt(changed=False, settled=True)
     assert on_host.asked() == set()
+
+
+class Looked(JsonFile):
+    """The cache's file; `look` is called in the middle of each reading of the host."""
+
+    look: ClassVar[Callable[[], None]]
+
+    def load(self, *, set_aside: bool = True) -> Loaded:
+        Looked.look()
+        return super().load(set_aside=set_aside)
+
+
+def test_what_is_known_is_of_one_piece_while_the_host_is_read(on_host: Measured) -> None:
+    """It is read in a thread; answers meanwhile were of the new CPUs, with the old matrix."""
+    watch = on_host.watch
+    watch.read()
+    seen: list[tuple[int, int]] = []
+    Looked.look = lambda: seen.append((len(watch.topology.online), len(watch.matrix.cpus)))
+    watch.cache_file = Looked(watch.cache_file.path)
+    on_host.show("1x2x4x1+offline=5")
+    watch.read()
+    assert seen == [(8, 8)]
+    assert (len(watch.topology.online), len(watch.matrix.cpus)) == (7, 7)
+
+
+class Hotplugged(HostWatch):
+    """A CPU goes, and is noticed, when a matrix is about to be written."""
+
+    gone: ClassVar[Callable[[], None]]
+
+    def _keep(self, matrix: LatencyMatrix, fingerprint: str) -> None:
+        Hotplugged.gone()
+        self.read()
+        super()._keep(matrix, fingerprint)
+
+
+def test_a_matrix_is_kept_for_the_cpus_it_was_measured_on(on_host: Measured) -> None:
+    """It got the facts of the host at the time of writing: the next start failed for want of
+    a CPU that the matrix had."""
+    seven = "1x2x4x1+offline=5"
+    Hotplugged.gone = lambda: on_host.show(seven)
+    watch = Hotplugged(on_host.watch.tree, on_host.watch.cache_file, on_host.watch.environment)
+    watch.read()
+    assert asyncio.run(watch.measure(Settings())).changed
+    again = on_host.new()
+    again.read()
+    assert (again.from_cache, len(again.matrix.cpus)) == (False, 7)
+    on_host.show("1x2x4x1")
+    again.read()
+    assert (again.from_cache, len(again.matrix.cpus)) == (True, 8)
 
 
 def test_another_machine_has_everything_measured(on_host: Measured) -> None:

@@ -61,7 +61,7 @@ def test_guests_float_in_their_cache_group_while_vcpus_share_cpus(sim_node: Node
             assert len(CpuSet.parse(str(guest["cpus"]))) == 1
         floating = [v for v in vmids if len(set().union(*masks(sim_node, v).values())) > 1]
         assert len(floating) >= 2
-        service.says("vCPUs share CPUs there")
+        service.says("floats in L3")
 
 
 @needs_two_cpus

@@ -7,11 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+import pytest
+
 from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.scopes import Sighting
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.errors import GuestNotFoundError
+from proxmox_cpu_affinity.model.errors import GuestNotFoundError, StoreError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
 from proxmox_cpu_affinity.model.placement import Confined, Confinement, Placement
@@ -60,9 +62,15 @@ class Disk:
     def load(self) -> Loaded:
         return Loaded(None)
 
+    full = False
+    saved = 0
+
     def save(self, state: Mapping[str, object]) -> None:
         del state
         time.sleep(self.delay)
+        if self.full:
+            raise StoreError("state.json cannot be written: No space left on device")
+        self.saved += 1
 
 
 class Guests:
@@ -177,3 +185,40 @@ def test_drop_in_that_nobody_wants_is_deleted_by_the_next_scan(tmp_path: Path) -
         assert not drop_ins.standing()
 
     asyncio.run(story())
+
+
+def test_state_that_could_not_be_written_is_written_when_there_is_room(tmp_path: Path) -> None:
+    """It was tried again at the next change only: a guest that ran on was forgotten by SIGKILL."""
+
+    async def story() -> None:
+        made, world, disk = service(tmp_path, (100,))
+        disk.full = True
+        world.run(Vmid(100))
+        await made.hook(Vmid(100), Phase.POST_START)
+        await made.save_again()
+        assert disk.saved == 0
+        disk.full = False
+        await made.save_again()
+        await made.save_again()
+        assert disk.saved == 1
+
+    asyncio.run(story())
+
+
+def test_drop_in_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
+    """Its temporary name outlived it, and its directory the package."""
+    drop_ins = DropIns(tmp_path)
+    directory = tmp_path / "run/systemd/system/100.scope.d"
+    (directory / "50-proxmox-cpu-affinity.conf").mkdir(parents=True)  # which nothing can replace
+    with pytest.raises(StoreError, match="drop-in of 100 cannot be written"):
+        drop_ins.write(Vmid(100), CpuSet.parse("0-1"))
+    assert [file.name for file in directory.iterdir()] == ["50-proxmox-cpu-affinity.conf"]
+
+
+def test_drop_in_whose_writer_was_killed_is_cleaned_up(tmp_path: Path) -> None:
+    drop_ins = DropIns(tmp_path)
+    directory = tmp_path / "run/systemd/system/100.scope.d"
+    directory.mkdir(parents=True)
+    (directory / ".50-proxmox-cpu-affinity.conf.new").write_text("[Sco")
+    drop_ins.clean(directories=True)
+    assert not directory.exists()

@@ -135,8 +135,9 @@ def test_names_are_text(view: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "&lt;img" in answer
 
 
-def test_a_cpu_that_goes_offline_goes_grey(view: Watched) -> None:
-    """The files of the node's own sysfs change; the service's scan finds it, and tells."""
+def test_a_cpu_that_goes_offline_goes_grey_and_leaves_the_heat_map(view: Watched) -> None:
+    """The files of the node's own sysfs change; the service's scan finds it, and tells. The heat
+    map went on pointing at what was CPU 3's row."""
     view.allowed = SERVICE_ENDS
     files = generate(parse_spec("1x1x2x2"))
     sys_files = {f"/{path}": text for path, text in files.items() if path.startswith("sys/")}
@@ -147,10 +148,21 @@ def test_a_cpu_that_goes_offline_goes_grey(view: Watched) -> None:
                 view.live(service.port)
                 cell = view.page.locator('#map [data-cpu="3"]')
                 expect(cell).not_to_contain_class("offline")
+                heat, reading = view.page.locator("#heat-map"), view.page.locator("#heat-reading")
+                heat.scroll_into_view_if_needed()
+                heat.locator("svg").wait_for()
+                heat.focus()
+                for key in ("ArrowDown", "ArrowRight") * 3:
+                    view.page.keyboard.press(key)
+                expect(reading).to_have_text("CPU 3 itself")
                 lay_out(root, parse_spec("1x1x2x2+offline=3"))
                 expect(cell).to_contain_class("offline", timeout=PATIENCE)
                 expect(cell).to_have_attribute("aria-label", "CPU 3, offline")
                 expect(view.page.locator("#event-list")).to_contain_text("online")
+                expect(heat.locator("[data-cpus]")).to_have_attribute("data-cpus", "0 2 1")
+                heat.blur()
+                heat.focus()
+                expect(reading).to_have_text("CPU 1 itself")
         finally:
             node.destroy()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
 
-from proxmox_cpu_affinity.engine.facts import Host, Rules, compile_host
+from proxmox_cpu_affinity.engine.facts import Host, Rules, Widening, compile_host
 from proxmox_cpu_affinity.engine.rebalance import rebalanced
 from proxmox_cpu_affinity.formats import settings
 from proxmox_cpu_affinity.latency.predict import predicted
@@ -52,6 +52,7 @@ from proxmox_cpu_affinity.reconcile.events import (
     ScopesLost,
     ScopesReached,
     SetFree,
+    Waited,
 )
 from proxmox_cpu_affinity.service import persist
 from tests.scenarios.scenario import Scenario, confined_words, decided_words, topology
@@ -89,6 +90,9 @@ class Story:
 
     def _host(self) -> Host:
         wanted = self.wanted_settings()
+        widening = Widening(
+            wanted.widen, wanted.widen_above, wanted.widen_below, float(wanted.widen_stay)
+        )
         rules = Rules(
             wanted.strategy,
             wanted.weights,
@@ -96,6 +100,7 @@ class Story:
             wanted.dedicated_fallback,
             wanted.width,
             wanted.rebalance,
+            widening=widening,
         )
         return compile_host(self.topology, predicted(self.topology), rules)
 
@@ -191,6 +196,7 @@ class Story:
             "host": self._switch,
             "hardware": self._switch_unheard,
             "measured": self._measured,
+            "waited": self._waited,
             "set-service": self._reload,
             "restart": self._restart,
             "release": self._release,
@@ -347,6 +353,11 @@ class Story:
     def _measured(self) -> None:
         self.feed(HostChanged(self._now, self._host(), measured=True))
 
+    def _waited(self, shares: str) -> None:
+        """Guests waited for CPUs for these shares of the time, in per cent: `100=3,101=0.2`."""
+        pairs = (one.split("=") for one in shares.split(","))
+        self.feed(Waited(self._now, {Vmid(int(v)): float(share) / 100 for v, share in pairs}))
+
     def _reload(self, name: str, value: str = "") -> None:
         """A setting changes and the service is sent SIGHUP."""
         self.environment[name] = value
@@ -369,7 +380,7 @@ class Story:
         self.world.drop_ins.clear()  # ExecStopPost, and the start itself, delete them
         if how != "lost":
             memory = persist.from_json(json.loads(self.saved), boot_id=BOOT)
-            memory = persist.fits(memory, self.topology)
+            memory = persist.without_reservations(memory)
             fresh = replace(
                 fresh,
                 tracked=memory.tracked,
@@ -377,6 +388,7 @@ class Story:
                 leaving=memory.leaving,
                 last_places=memory.last_places,
                 turn=memory.turn,
+                strain=memory.strain,
             )
         self.state = fresh
         known = [t.process for t in fresh.tracked.values() if t.process is not None]
@@ -385,6 +397,8 @@ class Story:
                 self.watched.add(process)
             else:
                 self.feed(ProcessEnded(self._now, process))
+        if self.state.astray():
+            self.feed(HostChanged(self._now, self.state.host))
 
     def _release(self) -> None:
         """The service stops and lets everybody go."""

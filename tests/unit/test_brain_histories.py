@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.ids import Vmid
@@ -132,3 +133,43 @@ def test_state_file_of_an_earlier_version_is_understood() -> None:
     memory = persist.from_json(kept, boot_id=BOOT)
     assert memory.tracked.keys() == {Vmid(100)}
     assert not memory.leaving
+
+
+def test_guest_whose_cpu_went_while_nobody_looked_is_moved_and_not_forgotten() -> None:
+    """CPUs went offline while the service was down: the masks found first were forgotten with the
+    placement, and undoing gave all CPUs to threads that had had fewer."""
+    events = ("0 run 100", "1 drift 100 4-5", "2 scan", "3 hardware 1x2x4x1+offline=0")
+    story = played("1x2x4x1", {100: ("cores: 1", HOOK)}, *events)
+    before = story.state.tracked[Vmid(100)]
+    assert before.placement.home == CpuSet.parse("0")
+    for event in ("4 restart", "30 scan"):
+        story.play(event)
+    after = story.state.tracked[Vmid(100)]
+    assert (after.process, after.found) == (before.process, before.found)
+    assert kernel(story, 100) == {str(after.placement.applied)}
+    assert not story.state.astray()
+    story.play("40 undo 100")
+    assert kernel(story, 100) == {"4-5"}
+
+
+def test_pinned_guest_of_more_vcpus_than_cpus_stays_where_it_is_after_a_loss_of_state() -> None:
+    """Its masks cover all CPUs together, and were taken for nobody's."""
+    guest = ("cores: 6", "tags: cpu-pinned", HOOK)
+    story = played("1x1x4x1", {100: guest}, "0 start 100")
+    before = story.state.tracked[Vmid(100)].placement.order
+    for event in ("1 restart lost", "2 scan", "30 scan"):
+        story.play(event)
+    after = story.state.tracked[Vmid(100)]
+    assert after.placement.order == before
+    assert after.decision is None
+
+
+def test_scan_moves_who_is_recorded_on_a_cpu_that_is_gone() -> None:
+    """A service begins with such a record; to hold it there would only fail."""
+    story = played("1x2x4x1", {100: ("cores: 1", HOOK)}, "0 start 100")
+    other = played("1x2x4x1+offline=0", {})
+    story.play("1 hardware 1x2x4x1+offline=0")
+    story.state = replace(story.state, host=other.state.host)
+    story.play("30 scan")
+    assert not story.state.astray()
+    assert kernel(story, 100) == {str(story.state.tracked[Vmid(100)].placement.applied)}

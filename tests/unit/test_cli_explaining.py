@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from proxmox_cpu_affinity.cli.explaining import Explanation, explanation
+from proxmox_cpu_affinity.cli.explaining import WHOLE_GROUP, Explanation, explanation
 from proxmox_cpu_affinity.engine.facts import Rules, compile_host
+from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.latency.predict import predicted
@@ -18,19 +19,27 @@ from proxmox_cpu_affinity.model.placement import (
     Outcome,
     Strategy,
     ThreadFault,
+    Width,
 )
 from proxmox_cpu_affinity.reconcile import State, step
 from proxmox_cpu_affinity.reconcile.events import Confirmed, HookCalled, Phase, ReassignAsked
-from proxmox_cpu_affinity.service import views
+from proxmox_cpu_affinity.service import persist, views
 from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
 
 
 class Stage:
     """A host and its guests; starts go through the brain, effects are taken for granted."""
 
-    def __init__(self, spec: str, *, strategy: Strategy = Strategy.BALANCED) -> None:
+    def __init__(
+        self,
+        spec: str,
+        *,
+        strategy: Strategy = Strategy.BALANCED,
+        width: Width = Width.EXACT,
+    ) -> None:
         self.topology = topology(generate(parse_spec(spec)))
-        host = compile_host(self.topology, predicted(self.topology), Rules(strategy))
+        rules = Rules(strategy, width=width)
+        host = compile_host(self.topology, predicted(self.topology), rules)
         self.state = State(host, Manage.ALL)
 
     def start(self, vmid: int, vcpus: int, *, faults: int = 0, threads: int = 5) -> None:
@@ -61,9 +70,15 @@ class Stage:
             vmid,
             guests=guests,
             guest=next(guest for guest in guests if guest.vmid == vmid),
-            decisions=views.decisions(self.state.tracked, ()),
+            decisions=views.decisions(self.state, ()),
             topology=views.topology(self.topology),
         )
+
+    def restart(self) -> None:
+        """The service ends and begins again with what it kept."""
+        kept = persist.from_json(persist.to_json(self.state, boot_id="one"), boot_id="one")
+        fresh = State(self.state.host, self.state.manage, configs=self.state.configs)
+        self.state = replace(fresh, tracked=kept.tracked, turn=kept.turn)
 
     def words(self, vmid: int) -> dict[str, str]:
         return dict(self.explain(vmid).words)
@@ -176,14 +191,18 @@ def test_a_guest_that_found_no_place_says_why() -> None:
     assert "Why" not in said
 
 
-def test_a_guest_without_a_decision_says_so() -> None:
+def test_where_nothing_could_be_chosen_nothing_is_priced() -> None:
     stage = Stage("1x1x2x1")
-    stage.start(100, 1)
-    tracked = replace(stage.state.tracked[Vmid(100)], decision=None)
-    stage.state = stage.state.with_tracked(Vmid(100), tracked)
+    stage.start(100, 3)
+    stage.restart()
     found = stage.explain(100)
-    assert found.decision is None
-    assert "when the service was started" in dict(found.words)["Why"]
+    assert found.decision is not None
+    assert found.decision.candidates == []
+    assert dict(found.words)["Why"] == (
+        "decided, or found so, before the service was started; "
+        "there is no other place to choose now"
+    )
+    assert found.elsewhere == []
 
 
 def test_a_guest_larger_than_the_host_has_its_warning() -> None:
@@ -254,9 +273,113 @@ def test_decisions_that_hold_come_first_and_none_comes_twice() -> None:
     assert first is not None
     assert standing is not None
     kept = [("t2", Vmid(100), standing), ("t1", Vmid(100), older)]
-    found = views.decisions(stage.state.tracked, kept)
+    found = views.decisions(stage.state, kept)
     assert [(d.vmid, d.time, d.current) for d in found] == [
         (100, "t2", True),
         (101, "", True),  # older than all that were kept
         (100, "t1", False),
     ]
+
+
+def test_after_a_restart_places_are_priced_anew() -> None:
+    """What was decided is not kept; what it would be now is, beside the guests of now."""
+    stage = Stage("1x2x4x1")
+    stage.start(100, 3)
+    stage.start(101, 2)
+    then = stage.explain(100)
+    stage.restart()
+    stage.start(102, 2)
+    found = stage.explain(100)
+    assert then.decision is not None
+    assert found.decision is not None
+    assert (then.decision.recomputed, found.decision.recomputed) == (False, True)
+    assert (found.decision.current, found.decision.time) == (True, "")
+    assert found.decision.cpus == then.decision.cpus == found.guest.cpus
+    said = dict(found.words)
+    assert said["Why"].startswith(
+        "decided, or found so, before the service was started; "
+        "priced now, beside the guests that are there now: "
+    )
+    assert found.elsewhere
+    assert all(place.more is not None for place in found.elsewhere)
+    assert said["Neighbours"] == dict(stage.explain(100).words)["Neighbours"]
+    terms = {c.cpus: c for c in found.decision.candidates}
+    assert terms[found.guest.cpus].contention == 0
+    assert dict(stage.explain(102).words)["Why"].startswith("the cheapest of the candidates")
+
+
+def test_a_guest_that_was_adopted_has_candidates() -> None:
+    """Nobody ever decided about it here."""
+    stage = Stage("1x1x4x1")
+    stage.start(100, 2)
+    tracked = stage.state.tracked[Vmid(100)]
+    stage.state = stage.state.with_tracked(Vmid(100), replace(tracked, decision=None))
+    found = stage.explain(100)
+    assert found.decision is not None
+    assert found.guest.cpus in [c.cpus for c in found.decision.candidates]
+
+
+def test_decisions_of_one_guest_are_those_alone() -> None:
+    stage = Stage("1x1x4x1")
+    for vmid in (100, 101):
+        stage.start(vmid, 1)
+    made = stage.state.tracked[Vmid(100)].decision
+    assert made is not None
+    kept = [("t1", Vmid(100), made), ("t0", Vmid(101), replace(made, reason="older"))]
+    (own, older) = views.decisions(stage.state, kept, Vmid(101))
+    assert (own.vmid, own.current) == (101, True)
+    assert (older.time, older.told) == ("t0", "CPU 0: older")
+    assert views.decisions(stage.state, kept, Vmid(999)) == []
+
+
+def test_width_is_said_with_its_reason() -> None:
+    stage = Stage("1x1x4x1", width=Width.AUTO)
+    stage.start(100, 4)
+    assert stage.words(100)["Width"] == (
+        "host committed 100 %, no vCPUs share CPUs in L3 0: exact, CPUs 0-3"
+    )
+    stage.start(101, 2)
+    assert stage.words(100)["Width"] == "host committed 150 %: floats in L3 0, CPUs 0-3"
+    found = stage.explain(101)
+    assert dict(found.words)["Width"] == "host committed 150 %: floats in L3 0, CPUs 0-3"
+    assert found.decision is not None
+    assert found.decision.width == found.guest.width_why == dict(found.words)["Width"]
+    assert found.guest.width == "domain"
+
+
+def test_small_exact_guests_are_told_what_their_group_would_bring() -> None:
+    """What the comparison on real kernels showed, and of no other guest."""
+    stage = Stage("1x1x8x1")
+    for vmid, vcpus in ((100, 1), (101, 2), (102, 3)):
+        stage.start(vmid, vcpus)
+    told = [WHOLE_GROUP in stage.words(vmid)["Width"] for vmid in (100, 101, 102)]
+    assert told == [True, True, False]
+    wide = Stage("1x1x8x1", width=Width.DOMAIN)
+    wide.start(100, 1)
+    assert WHOLE_GROUP not in wide.words(100)["Width"]
+
+
+def test_the_hooks_line_says_the_width_in_the_same_words() -> None:
+    stage = Stage("1x1x4x1", width=Width.AUTO)
+    for vmid in (100, 101):
+        stage.start(vmid, 3)
+    why = "host committed 150 %: floats in L3 0, CPUs 0-3"
+    assert views.hook_started(stage.state, Vmid(101), announced=True).line.startswith("CPUs ")
+    for announced in (True, False):
+        line = views.hook_started(stage.state, Vmid(101), announced=announced).line
+        assert line.count(why) == 1
+
+
+def test_a_guest_that_was_moved_is_compared_with_what_is_there_now() -> None:
+    """Why it moved stays; the candidates were none, and are those of now."""
+    stage = Stage("1x2x4x1")
+    stage.start(100, 2)
+    tracked = stage.state.tracked[Vmid(100)]
+    moved = Decision(tracked.placement, (), "from CPUs 4-5: less beside it")
+    stage.state = stage.state.with_tracked(Vmid(100), replace(tracked, decision=moved))
+    found = stage.explain(100)
+    assert found.decision is not None
+    assert found.decision.recomputed
+    assert found.decision.told == "CPUs 0-1: from CPUs 4-5: less beside it"
+    assert dict(found.words)["Why"].startswith("from CPUs 4-5: less beside it: as cheap as ")
+    assert found.elsewhere

@@ -1,5 +1,6 @@
 """Predicted matrices: monotone in the levels, and gaps filled from what was measured."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -125,10 +126,8 @@ def test_unmeasured_pairs_take_the_median_of_their_block_before_that_of_their_st
 def test_what_is_known_of_cpus_that_stay_is_carried_over() -> None:
     before, after = host("1x1x4x1+offline=1"), host("1x1x4x1+offline=3")
     samples = [measured(0, 2, 21.0), measured(2, 3, 22.0), measured(0, 3, 23.0)]
-    known = with_samples(
-        predicted(before), samples, verdict=Verdict.TRUSTED, conditions=("as it was",)
-    )
-    matrix = carried(known, after)
+    base = replace(predicted(before), conditions=("as it was",))
+    matrix = carried(with_samples(base, samples, verdict=Verdict.TRUSTED), after)
     assert matrix.cpus == (0, 1, 2)
     assert matrix.between(0, 2) == 21.0
     assert matrix.between(0, 1) == 21.0  # not measured, like the pair that is

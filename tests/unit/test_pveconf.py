@@ -1,12 +1,14 @@
 """The guest file: every quirk PVE has in reading and writing it, and what we take from it."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxmox_cpu_affinity.formats import pveconf, pveschema
 from proxmox_cpu_affinity.formats.pveconf import GuestFile, Section
-from proxmox_cpu_affinity.model.guest import GuestConfig, Policy
+from proxmox_cpu_affinity.model.guest import VCPUS_MOST, GuestConfig, Policy
 from proxmox_cpu_affinity.model.ids import Vmid
 
 
@@ -181,6 +183,48 @@ def test_no_boolean(word: str) -> None:
 def test_vcpus(text: str, cores: int, sockets: int, vcpus: int) -> None:
     found = config(text)
     assert (found.cores, found.sockets, found.vcpu_count) == (cores, sockets, vcpus)
+
+
+@pytest.mark.parametrize("more", ["", "numa: 1\n", "numa: 1\nnuma0: cpus=0-1\n"])
+def test_a_guest_of_absurdly_many_vcpus_takes_no_memory(more: str) -> None:
+    """PVE takes any number of cores, from everybody who may configure a guest: what a placement
+    keeps of each vCPU filled the service's memory, when such a guest was about to start."""
+    found = config(f"cores: 1000000000\nsockets: 4\n{more}")
+    assert found.vcpu_count == VCPUS_MOST
+    assert sum(len(node.vcpus) for node in found.guest_nodes) <= VCPUS_MOST
+    assert config(f"cores: 9999999\nvcpus: 999999\n{more}").vcpu_count == VCPUS_MOST
+
+
+MANY = " " * 900_000
+"""Nearly all that fits into a guest's file. Who may configure a guest may write it, for example
+into its ciuser: read with the patterns of PVE it took hours, with the interpreter's lock held."""
+
+
+@pytest.mark.parametrize(
+    "line", [f"ciuser: x{MANY}y", f"ciuser: x{MANY}", f"args: {MANY}", f"description: {MANY}", MANY]
+)
+def test_a_line_of_very_many_blanks_is_read_at_once(line: str) -> None:
+    found = main(f"cores: 2\n{line}\nsockets: 3\n")
+    assert (found["cores"], found["sockets"]) == ("2", "3")
+    assert found.get("ciuser", "x") in ("x", f"x{MANY}y")
+
+
+@given(st.sampled_from(["ciuser", "args", "lock"]), st.text(" \t\fxy", max_size=12))
+def test_values_are_trimmed_as_pve_s_own_patterns_do(key: str, rest: str) -> None:
+    """qemu-server's parse_vm_config: these patterns, which take ages for many blanks."""
+    pattern = r"(args):\s*(.*\S)\s*" if key == "args" else r"([a-z]+):\s*(.+?)\s*"
+    match = re.fullmatch(pattern, f"{key}:{rest}", re.ASCII)
+    # What is no line of args is one of a key, whose name is the same.
+    match = match or re.fullmatch(r"([a-z]+):\s*(.+?)\s*", f"{key}:{rest}", re.ASCII)
+    assert main(f"{key}:{rest}\n") == ({} if match is None else {key: match[2]})
+
+
+def test_a_description_of_very_many_lines_is_read_at_once() -> None:
+    description = "".join(f"#{number}\n" for number in range(100_000))
+    found = pveconf.parse(f"{description}cores: 2\n").main
+    assert found.description is not None
+    assert found.description.split("\n")[-1] == "99999"
+    assert found.values == {"cores": "2"}
 
 
 def test_legacy_smp_becomes_sockets_and_loses_cores_on_writing() -> None:

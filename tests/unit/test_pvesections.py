@@ -133,3 +133,9 @@ _WORDS = st.text(st.sampled_from("abcxyz019-_./"), min_size=1, max_size=8)
 )
 def test_sections_read_back(sections: list[SectionEntry]) -> None:
     assert parse_sections(write_sections(sections)) == tuple(sections)
+
+
+def test_a_key_with_very_many_blanks_behind_it_is_read_at_once() -> None:
+    many = " " * 900_000
+    (entry,) = parse_sections(f"dir: local\n\tdisable{many}\n\tpath{many}/srv{many}\n")
+    assert entry.values == {"disable": "", "path": "/srv"}

@@ -21,7 +21,14 @@ from proxmox_cpu_affinity.formats.settings import (
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SettingError
 from proxmox_cpu_affinity.model.guest import Manage
-from proxmox_cpu_affinity.model.placement import Fallback, Rebalance, Strategy, Weights, Width
+from proxmox_cpu_affinity.model.placement import (
+    Fallback,
+    Rebalance,
+    Strategy,
+    Weights,
+    Widen,
+    Width,
+)
 
 FILE = "/etc/default/proxmox-cpu-affinity"
 SHIPPED = Path(__file__).parents[2] / "scripts" / "proxmox-cpu-affinity.default"
@@ -41,6 +48,16 @@ KNOWN: tuple[tuple[str, str, str, object, tuple[str, ...]], ...] = (
     ("PCA_DEDICATED_FALLBACK", "shared", "dedicated_fallback", Fallback.SHARED, ("", "none")),
     ("PCA_MOVE_MEMORY", "on", "move_memory", True, ("", "true", "ON", "1")),
     ("PCA_WIDTH", "domain", "width", Width.DOMAIN, ("", "wide")),
+    ("PCA_WIDEN", "pressure", "widen", Widen.PRESSURE, ("", "on", "PRESSURE")),
+    (
+        "PCA_WIDEN_ABOVE",
+        "7.5%",
+        "widen_above",
+        0.075,
+        ("", "2", "0%", "0.0%", "101%", "-2%", "2,5%"),
+    ),
+    ("PCA_WIDEN_BELOW", "1%", "widen_below", 0.01, ("", "0.01", "0%", "0.0001%")),
+    ("PCA_WIDEN_STAY", "90", "widen_stay", 90, ("", "0", "3601", "1.5", "1m")),
     ("PCA_REBALANCE", "on", "rebalance", Rebalance.ON, ("", "yes")),
     ("PCA_ROUNDS", "3", "rounds", 3, ("0", "-1", "1.5", "10001", "many", "٣")),
     ("PCA_ITERATIONS", "5000", "iterations", 5000, ("0", "10000001", "1e4", "0x10")),
@@ -66,7 +83,6 @@ DEAD = tuple(
     for way in ("SOCKET", "WEBHOOK")
     for what in ("RETRY", "SLEEP", "TIMEOUT", "PING_ON_PRESTART")
 )
-COMING = ("PCA_WIDEN",)
 BAD = [(name, bad) for name, _, _, _, values in KNOWN for bad in values]
 BAD += [(name, bad) for name, _ in WEIGHTS for bad in BAD_WEIGHTS]
 
@@ -249,11 +265,13 @@ def test_dead_names_together_warn_once_each() -> None:
     assert all(sum(name in line for line in warnings) == 1 for name in DEAD)
 
 
-@pytest.mark.parametrize("name", COMING)
-def test_names_of_later_versions_say_that_they_do_nothing_yet(name: str) -> None:
-    found, warnings = read(f"{name}=on\n")
-    assert found == Settings()
-    assert warnings == (f"{FILE}, line 1: {name} has no effect in this version",)
+def test_a_guest_cannot_be_above_and_below_at_once() -> None:
+    with pytest.raises(SettingError, match=r"line 1: PCA_WIDEN_BELOW must be less than PCA_WIDEN"):
+        read("PCA_WIDEN_ABOVE=0.5%\n")
+    with pytest.raises(SettingError, match=r"line 2: PCA_WIDEN_BELOW must be less than PCA_WIDEN"):
+        read("PCA_WIDEN_ABOVE=4%\nPCA_WIDEN_BELOW=5%\n")
+    found, _ = read("PCA_WIDEN_ABOVE=8%\nPCA_WIDEN_BELOW=5%\n")
+    assert (found.widen_above, found.widen_below) == (0.08, 0.05)
 
 
 def test_unknown_names_are_warned_about_where_they_stand() -> None:

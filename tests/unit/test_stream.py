@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from proxmox_cpu_affinity.formats.wire_events import (
     SettingsEvent,
     name_of,
 )
+from proxmox_cpu_affinity.service.sse import tell
 from proxmox_cpu_affinity.service.stream import (
     HEARTBEAT,
     QUEUE,
@@ -168,3 +170,13 @@ def test_every_happening_has_a_name() -> None:
     assert name_of(event()) == "settings"
     kinds = set(Happening.__args__)
     assert kinds == {kind for name, kind in EVENTS.items() if name not in ("load", "reset")}
+
+
+def test_a_reader_who_has_gone_before_it_is_told_is_no_defect() -> None:
+    """aiohttp 3.9 and later begin its handler all the same: the log had a traceback of it."""
+    stream = Stream()
+    request = make_mocked_request("GET", "/api/v1/events")
+    request.protocol.transport = None
+    with pytest.raises(ConnectionResetError):
+        asyncio.run(tell(request, stream))
+    assert stream.readers == 0

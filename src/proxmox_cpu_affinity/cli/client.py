@@ -51,12 +51,14 @@ class Client:
     path: Path
     remedies: Remedies = REAL
 
-    def get(self, name: str, *, vmid: int | None = None) -> object:
+    def get(
+        self, name: str, *, vmid: int | None = None, query: Mapping[str, str] | None = None
+    ) -> object:
         """What an endpoint that is read answers, as JSON.
 
         The AffinityError that the service names; ServiceDownError where nobody answers.
         """
-        return _json(self._answer(_endpoint(name), vmid=vmid))
+        return _json(self._answer(_endpoint(name), vmid=vmid, query=query))
 
     def post(
         self, name: str, body: object, *, vmid: int | None = None, timeout: float = TIMEOUT

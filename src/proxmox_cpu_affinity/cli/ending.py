@@ -10,7 +10,7 @@ from proxmox_cpu_affinity.service.paths import Paths
 
 def end_service(root: Path) -> bool:
     """SIGTERM to the service below `root`, and wait for its end; whether one ran."""
-    lock = Paths(root.resolve()).run / "lock"
+    lock = Paths(root.resolve()).lock
     try:
         pid = int(lock.read_text())
     except (OSError, ValueError):

@@ -41,7 +41,7 @@ class Remedies:
     def restart(self) -> str:
         if self.root == Path("/"):
             return f"systemctl restart {UNIT}"
-        lock = shlex.quote(str(Paths(self.root).run / "lock"))
+        lock = shlex.quote(str(Paths(self.root).lock))
         return f"kill $(cat {lock}); {self.start}"
 
     def with_path(self, advice: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.guest import GuestConfig, Manage
+from proxmox_cpu_affinity.model.latency import ONLY_PREDICTED
 from proxmox_cpu_affinity.render.trust import to_do
 
 MANAGED_BY = {"hook": "its hookscript", "tag": "its tag cpu-affinity", "all": "PCA_MANAGE=all"}
@@ -66,7 +67,6 @@ def matrix_words(matrix: wire.MatrixState) -> str:
         words += f" ({100 * matrix.measured_share:.0f} % of the pairs)"
     if matrix.measuring:
         words += f"; measuring now, {matrix.pairs_done} of {matrix.pairs_all} pairs"
-    # A prediction is one of the conditions of a matrix that is nothing else.
-    known = [text for text in matrix.conditions if not text.startswith("predicted from")]
+    known = [text for text in matrix.conditions if text != ONLY_PREDICTED]
     advice = to_do(matrix.verdict, matrix.conditions, again="it is measured again by itself")
     return "; ".join(filter(None, (words, *known, advice)))

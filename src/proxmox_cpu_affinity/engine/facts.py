@@ -20,6 +20,7 @@ from proxmox_cpu_affinity.model.placement import (
     Rebalance,
     Strategy,
     Weights,
+    Widen,
     Width,
 )
 from proxmox_cpu_affinity.model.topology import CoreKind, Topology
@@ -45,6 +46,17 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class Widening:
+    """PCA_WIDEN: when a guest that floats goes beyond its cache groups, and when it comes back.
+    Shares of the time in which some thread of it waited for a CPU."""
+
+    when: Widen = Widen.OFF
+    above: float = 0.02  # its nodes, if it stays above
+    below: float = 0.005  # its cache groups again, if it stays below
+    stay: float = 60.0  # seconds; those below get longer for a guest that comes and goes
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """The settings that decide about placing."""
 
@@ -55,6 +67,7 @@ class Rules:
     width: Width = Width.EXACT
     rebalance: Rebalance = Rebalance.OFF
     thresholds: Thresholds = field(default_factory=Thresholds)
+    widening: Widening = field(default_factory=Widening)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +97,7 @@ class Host:
     matrix: LatencyMatrix
     rules: Rules
     usable: CpuSet  # CPUs that guests may be given
+    allowed: CpuSet  # those that would be, if none were reserved or isolated
     cpus: tuple[Cpu, ...]
     charges: Charges
     latency: Annotated[Ints, "n x n, price of a pair in units, both ways, before / (vCPUs - 1)"]
@@ -139,7 +153,8 @@ def compile_host(
     reserved nor isolated by the kernel. O(CPUs squared).
     """
     online = topology.online
-    open_to_guests = (online if allowed is None else online & allowed) - rules.reserved
+    allowed = online if allowed is None else online & allowed
+    open_to_guests = allowed - rules.reserved
     usable = open_to_guests - topology.isolated
     cpus = tuple(online)
     covered = restricted(matrix, online)
@@ -147,7 +162,7 @@ def compile_host(
         raise ValueError("the latency matrix does not cover the online CPUs")
     count = len(cpus)
     places = [topology.place(cpu) for cpu in cpus]
-    nanos = np.array(covered.ns, dtype=np.float64).reshape(count, count)
+    nanos = np.frombuffer(covered.ns, dtype=np.float64).reshape(count, count)  # read only here
     siblings = _siblings(topology, cpus)
     group = np.array([p.llc for p in places], dtype=np.int64)
     farthest, leaving = float(nanos.max(initial=0.0)), _leaving(nanos, group)
@@ -162,6 +177,7 @@ def compile_host(
         matrix=covered,
         rules=rules,
         usable=usable,
+        allowed=allowed,
         cpus=cpus,
         charges=charges,
         latency=padded[:, :count],

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from proxmox_cpu_affinity.engine import nearest
 from proxmox_cpu_affinity.engine.facts import Bools, Host, Ints
 from proxmox_cpu_affinity.engine.occupancy import Load
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
@@ -209,14 +210,14 @@ def several(host: Host) -> bool:
     return sum(node.cpus.overlaps(host.usable) for node in host.topology.nodes) > 1
 
 
-def too_large(request: Request) -> str:
-    """Why a guest is placed as if it had no nodes."""
+def too_large(host: Host, request: Request, may_use: Bools) -> str:
+    """Why a guest is placed as if it had no nodes, and which nodes would fit."""
     largest = max(range(len(request.guest_nodes)), key=lambda k: len(request.guest_nodes[k].vcpus))
     count = len(request.guest_nodes[largest].vcpus)
-    return (
-        f"its guest nodes (node {largest} has {count} vCPUs) do not fit on host nodes: "
-        "placed as if it had none"
-    )
+    room = np.bincount(host.node[may_use]).tolist()
+    fits = nearest.guest_nodes(len(request.guest_nodes), room)
+    text = f"its guest nodes (node {largest} has {count} vCPUs) do not fit on host nodes"
+    return "; ".join(filter(None, (f"{text}: placed as if it had none", fits)))
 
 
 def _disjoint(parts: Sequence[Ints]) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from proxmox_cpu_affinity.engine import candidates, nodes, round_robin
+from proxmox_cpu_affinity.engine import candidates, nearest, nodes, round_robin
 from proxmox_cpu_affinity.engine.facts import Bools, Host, Ints, Occupancy, Turn
 from proxmox_cpu_affinity.engine.occupancy import Load, load_of
 from proxmox_cpu_affinity.engine.policy import Admission, admission
@@ -30,10 +30,9 @@ def place(host: Host, occupancy: Occupancy, turn: Turn, request: Request) -> tup
     """
     isolated = request.policy is Policy.DEDICATED and host.is_isolated.any()
     if not host.usable and not isolated:
-        raise UnplaceableError(
-            "no CPU may be used: all are reserved, isolated or not allowed",
-            hint="see PCA_RESERVED_CPUS",
-        )
+        text = "no CPU may be used: all are reserved, isolated or not allowed"
+        fits = nearest.unreserved(host, request.vcpus)
+        raise UnplaceableError("; ".join(filter(None, (text, fits))), hint="see PCA_RESERVED_CPUS")
     others = occupancy.without(request.vmid)
     if host.rules.strategy is Strategy.ROUND_ROBIN:
         return round_robin.place(host, turn, request)
@@ -71,14 +70,15 @@ def _balanced(host: Host, others: Occupancy, turn: Turn, request: Request) -> tu
     request = replace(request, warnings=(*request.warnings, *admitted.warnings))
     free = int(admitted.may_use.sum())
     if not free:
-        raise UnplaceableError(
-            "every usable CPU belongs to a dedicated guest", hint="stop one, or untag it"
-        )
+        text = "every usable CPU belongs to a dedicated guest"
+        fits = nearest.without_one(host, others, request.vcpus)
+        raise UnplaceableError("; ".join(filter(None, (text, fits))), hint="stop one, or untag it")
     if request.guest_nodes and nodes.several(host):
         by_nodes = _by_nodes(host, load, others.configured_vcpus, turn, request, admitted)
         if by_nodes is not None:
             return by_nodes
-        request = replace(request, warnings=(*request.warnings, nodes.too_large(request)))
+        too_large = nodes.too_large(host, request, admitted.may_use)
+        request = replace(request, warnings=(*request.warnings, too_large))
     if request.vcpus >= free:
         return _everything(host, request, admitted), turn
     here = board(host, load, others.configured_vcpus, turn, request, admitted)

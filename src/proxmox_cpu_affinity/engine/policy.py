@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxmox_cpu_affinity.engine import nearest
 from proxmox_cpu_affinity.engine.facts import Bools, Host
 from proxmox_cpu_affinity.engine.occupancy import Load
 from proxmox_cpu_affinity.model.errors import UnplaceableError
@@ -57,7 +58,8 @@ def _dedicated(host: Host, load: Load, request: Request, usable: Bools) -> Admis
     wanted = "1 CPU" if request.vcpus == 1 else f"{request.vcpus} CPUs"
     reason = f"{wanted} of its own wanted, {left} left"
     if host.rules.dedicated_fallback is Fallback.REFUSE:
-        raise UnplaceableError(reason, hint="see PCA_DEDICATED_FALLBACK")
+        fits = nearest.dedicated(request.vcpus, left, shared=bool(usable.any()))
+        raise UnplaceableError(f"{reason}; {fits}", hint="see PCA_DEDICATED_FALLBACK")
     return Admission(usable, Policy.SHARED, (f"{reason}: shared",))
 
 
@@ -68,5 +70,6 @@ def _of_kind(host: Host, request: Request, usable: Bools) -> Admission:
         return Admission(usable & wanted, request.policy)
     if not there:
         return Admission(usable, request.policy, (f"no {request.policy} cores here: any",))
+    fits = nearest.of_kind(there, request.policy)
     warning = f"{request.vcpus} vCPUs and {there} CPUs of {request.policy} cores: others too"
-    return Admission(usable, request.policy, (warning,))
+    return Admission(usable, request.policy, (f"{warning}; {fits}",))

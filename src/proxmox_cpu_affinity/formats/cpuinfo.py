@@ -6,6 +6,7 @@ Its numbers of cores and packages are left alone: sysfs says the same for every 
 from dataclasses import dataclass
 
 CPUINFO = "proc/cpuinfo"
+HEAD = 16384  # bytes that hold the first processor; all of it is 1 MiB on 512 CPUs
 _KEPT = ("model name", "microcode", "CPU implementer", "CPU part")
 
 

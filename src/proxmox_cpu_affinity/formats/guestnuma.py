@@ -8,12 +8,12 @@ vCPUs. Out of scope: memory sizes and policies, which decide nothing about CPUs.
 import re
 from collections.abc import Mapping
 
-from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
-from proxmox_cpu_affinity.model.guest import GuestNode, socket_nodes
+from proxmox_cpu_affinity.model.guest import VCPUS_MOST, GuestNode, socket_nodes
 
 LINES = 8  # MAX_NUMA
-VCPUS_MOST = 8192  # a guest of more cannot start
+_NODES = CpuSet((1 << 1024) - 1)  # of a host, the most that Linux knows (CONFIG_NODES_SHIFT=10)
 _RANGES = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:;[0-9]{1,5}(?:-[0-9]{1,5})?)*")
 
 
@@ -25,7 +25,8 @@ def nodes_of(values: Mapping[str, str], *, cores: int, sockets: int) -> tuple[Gu
     if values.get("numa") != "1":
         return ()
     lines = (values.get(f"numa{i}") for i in range(LINES))
-    found = [node for line in lines if line is not None and (node := _node(line)) is not None]
+    vcpus = CpuSet((1 << min(cores * sockets, VCPUS_MOST)) - 1)
+    found = [node for line in lines if line is not None and (node := _node(line, vcpus))]
     if found:
         return _apart(found)
     if sockets < 2 or cores * sockets > VCPUS_MOST:
@@ -33,21 +34,23 @@ def nodes_of(values: Mapping[str, str], *, cores: int, sockets: int) -> tuple[Gu
     return socket_nodes(cores, sockets)
 
 
-def _node(line: str) -> GuestNode | None:
-    """One line; None where it names no vCPUs."""
+def _node(line: str, there: CpuSet) -> GuestNode | None:
+    """One line; None where it names no vCPUs. Of its vCPUs those that are there: with others the
+    guest does not start."""
     parts = (part.partition("=") for part in line.split(","))
     fields = {name.strip(): value.strip() for name, _, value in parts}
     vcpus, hosts = _numbers(fields.get("cpus", "")), _numbers(fields.get("hostnodes", ""))
-    return GuestNode(tuple(vcpus), frozenset(hosts)) if vcpus else None
+    return GuestNode(tuple(vcpus & there), frozenset(hosts & _NODES)) if vcpus else None
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str) -> CpuSet:
+    """The numbers a line lists, which a CPU set holds as well as any."""
     if not _RANGES.fullmatch(text):
-        return []
+        return EMPTY
     try:
-        return [int(number) for number in CpuSet.parse(text.replace(";", ","))]
+        return CpuSet.parse(text.replace(";", ","))
     except SyntaxFault:
-        return []
+        return EMPTY
 
 
 def _apart(nodes: list[GuestNode]) -> tuple[GuestNode, ...]:

@@ -17,14 +17,17 @@ from proxmox_cpu_affinity.model.guest import GuestConfig
 from proxmox_cpu_affinity.model.ids import Vmid
 
 # Perl's \s and \d on these byte strings are ASCII; its $ is the end, since lines hold no newline.
+# They see lines that end in one blank at most (_line), and say the same of these as PVE's, in time
+# that grows with the line: who may configure a guest may write any number of blanks.
+_BLANKS = " \t\r\f\v"
 _PENDING = re.compile(r"\[PENDING\]\s*", re.ASCII | re.IGNORECASE)
 _SPECIAL = re.compile(r"\[special:(cloudinit|fleecing)\]\s*", re.ASCII | re.IGNORECASE)
 _SNAPSHOT = re.compile(r"\[([a-z][a-z0-9_-]+)\]\s*", re.ASCII | re.IGNORECASE)
 _UNKNOWN = re.compile(r"\[([^\]]*)\]\s*", re.ASCII)
-_DESCRIPTION = re.compile(r"description:\s*(.*\S)\s*", re.ASCII)
+_DESCRIPTION = re.compile(r"description:\s*(.*\S)\s?", re.ASCII)
 _SNAPSTATE = re.compile(r".*snapstate:\s*(prepare|delete)\s*", re.ASCII)
-_VERBATIM = re.compile(r"(args|delete):\s*(.*\S)\s*", re.ASCII)
-_KEY = re.compile(r"([a-z][a-z_-]*[0-9]*):\s*(.+?)\s*", re.ASCII)
+_VERBATIM = re.compile(r"(args|delete):\s*(.*\S)\s?", re.ASCII)
+_KEY = re.compile(r"([a-z][a-z_-]*[0-9]*):\s*(.*\S|\s)\s?", re.ASCII)  # PVE's: (.+?)\s*$
 _BLANK = re.compile(r"\s*", re.ASCII)
 
 
@@ -69,8 +72,15 @@ def parse(text: str) -> GuestFile:
     reader = _Reader()
     for line in text.split("\n"):
         if not _BLANK.fullmatch(line):
-            reader.take(line)
+            reader.take(_line(line))
     return reader.result()
+
+
+def _line(text: str) -> str:
+    """The line with one of the blanks at its end at most: no more of them mean anything, and no
+    less where there is nothing else behind a key."""
+    bare = text.rstrip(_BLANKS)
+    return bare + text[len(bare) :][-1:]
 
 
 def write(file: GuestFile) -> str:
@@ -162,13 +172,13 @@ class _Open:
         self.name = name
         self.values: dict[str, str] = {}
         self.dropped: dict[str, str] = {}
-        self.description: str | None = None
+        self.description: list[str] = []
 
     def describe(self, text: str) -> None:
-        self.description = (self.description or "") + decode_text(text)
+        self.description.append(decode_text(text))
 
     def closed(self) -> Section:
-        text = None if self.description is None else self.description.rstrip()
+        text = "".join(self.description).rstrip() if self.description else None
         return Section(self.values, self.dropped, text)
 
 

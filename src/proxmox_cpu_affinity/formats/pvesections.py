@@ -13,7 +13,7 @@ from proxmox_cpu_affinity.model.errors import RefusedError, SyntaxFault
 from proxmox_cpu_affinity.model.ids import Vmid
 
 _HEADER = re.compile(r"(\S+):\s*(\S+)\s*", re.ASCII)
-_LINE = re.compile(r"\s+(\S+)(?:\s+(.*\S))?\s*", re.ASCII)
+_LINE = re.compile(r"\s+(\S+)(?:\s+(.*\S))?", re.ASCII)  # without the blanks at its end
 _COMMENT = re.compile(r"\s*#.*", re.ASCII)
 _STORAGE_ID = re.compile(r"[a-z][a-z0-9._-]*[a-z0-9]", re.ASCII | re.IGNORECASE)
 _VOLUME_ID = re.compile(rf"({_STORAGE_ID.pattern}):(.+)", re.ASCII | re.IGNORECASE)
@@ -65,7 +65,7 @@ def parse_sections(text: str) -> tuple[SectionEntry, ...]:
             if header := _HEADER.fullmatch(line):
                 values = {}
                 found.append(SectionEntry(header[1].lower(), header[2], values))
-        elif match := _LINE.fullmatch(line):
+        elif match := _LINE.fullmatch(line.rstrip(" \t\r\f\v")):
             values[match[1]] = match[2] or ""
     return tuple(found)
 

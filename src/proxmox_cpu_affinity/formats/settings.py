@@ -14,7 +14,14 @@ from typing import Any
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SettingError, SyntaxFault
 from proxmox_cpu_affinity.model.guest import Manage
-from proxmox_cpu_affinity.model.placement import Fallback, Rebalance, Strategy, Weights, Width
+from proxmox_cpu_affinity.model.placement import (
+    Fallback,
+    Rebalance,
+    Strategy,
+    Weights,
+    Widen,
+    Width,
+)
 
 
 class LogLevel(StrEnum):
@@ -35,6 +42,10 @@ class Settings:
     strategy: Strategy = Strategy.BALANCED
     reserved: CpuSet = EMPTY
     width: Width = Width.AUTO
+    widen: Widen = Widen.OFF
+    widen_above: float = 0.02  # of the time, that threads of a guest wait for CPUs
+    widen_below: float = 0.005
+    widen_stay: int = 60  # seconds that it must be above or below
     rebalance: Rebalance = Rebalance.ADVISE
     dedicated_fallback: Fallback = Fallback.REFUSE
     move_memory: bool = False
@@ -100,6 +111,12 @@ def _per_cent(text: str) -> float:
     return int(text[:-1]) / 100
 
 
+def _share_of_time(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?%", text) or not 0 < float(text[:-1]) <= 100:
+        raise ValueError(text)
+    return float(text[:-1]) / 100
+
+
 def _absolute(text: str) -> str:
     if not text.startswith("/") or "\0" in text:
         raise ValueError(text)
@@ -113,6 +130,7 @@ def _host(text: str) -> str:
 
 
 _BOOLEAN = "one of " + " ".join(_TRUE + _FALSE)
+_TIME = "a share of the time such as 2% or 0.5%"
 _WEIGHT = "a number from 0 to 1000, such as 0.25"
 
 SETTINGS: tuple[Setting, ...] = (
@@ -120,6 +138,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PCA_STRATEGY", "strategy", Strategy, "balanced or round-robin"),
     Setting("PCA_RESERVED_CPUS", "reserved", CpuSet.parse, "a CPU list such as 0-3,8, or empty"),
     Setting("PCA_WIDTH", "width", Width, "exact, domain or auto"),
+    Setting("PCA_WIDEN", "widen", Widen, "off or pressure"),
+    Setting("PCA_WIDEN_ABOVE", "widen_above", _share_of_time, _TIME),
+    Setting("PCA_WIDEN_BELOW", "widen_below", _share_of_time, _TIME),
+    Setting("PCA_WIDEN_STAY", "widen_stay", _whole(1, 3600), "whole seconds from 1 to 3600"),
     Setting("PCA_REBALANCE", "rebalance", Rebalance, "off, advise or on"),
     Setting("PCA_DEDICATED_FALLBACK", "dedicated_fallback", Fallback, "refuse or shared"),
     Setting("PCA_MOVE_MEMORY", "move_memory", _switch, "on or off"),
@@ -159,9 +181,6 @@ DEAD = (
     "PCA_WEBHOOK_PING_ON_PRESTART",
 )
 """Settings of the Go project that have nothing to set here: the hook has one fixed budget."""
-
-COMING = ("PCA_WIDEN",)
-"""Names that later versions will act on; saying so is better than calling them unknown."""
 
 _LINE = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
@@ -227,7 +246,11 @@ def settings(
             values[setting.target] = value
     if values.get("socket_file") in OLD_SOCKETS:
         del values["socket_file"]
-    return Settings(**values, weights=Weights(**weights)), _warnings(given)
+    found = Settings(**values, weights=Weights(**weights))
+    if found.widen_below >= found.widen_above:
+        where = (given.get("PCA_WIDEN_BELOW") or given["PCA_WIDEN_ABOVE"]).where
+        raise SettingError(f"{where}: PCA_WIDEN_BELOW must be less than PCA_WIDEN_ABOVE")
+    return found, _warnings(given)
 
 
 def _read(setting: Setting, assignment: Assignment) -> Any:
@@ -250,8 +273,6 @@ def _warnings(given: Mapping[str, Assignment]) -> tuple[str, ...]:
             continue
         elif name in DEAD:
             lines.append(f"{assignment.where}: {name} has no meaning any more: ignored")
-        elif name in COMING:
-            lines.append(f"{assignment.where}: {name} has no effect in this version")
         else:
             lines.append(f"{assignment.where}: unknown setting {name}: ignored")
     return tuple(lines)

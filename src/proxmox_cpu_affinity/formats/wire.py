@@ -13,11 +13,11 @@ from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.formats.wire_query import Parameter
 from proxmox_cpu_affinity.formats.wire_trial import Preview, Trial
 from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError
-from proxmox_cpu_affinity.model.guest import Policy
+from proxmox_cpu_affinity.model.guest import VCPUS_MOST, Policy
 from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN, Vmid, vmid_of
 
 BODY_LIMIT = 64 * 1024
-VCPUS_MOST = 8192
+SOCKETS_MOST = 64
 PLAN_MOST = 1000  # guests of one plan
 RELEASED = "released"  # a guest that was let go by hand
 
@@ -54,13 +54,14 @@ class MatrixState:
 @dataclass(frozen=True, slots=True)
 class ScoreView:
     """What placed guests lose to one another and to distance, as shares of the average vCPU's
-    time (0.05 = 5 %): as placed, at best, without any pinning, and by round robin."""
+    time (0.05 = 5 %): as placed, at best, without any pinning, by round robin, and packed."""
 
     slowdown: float
     bound: float
     gap: float
     no_pinning: float
     round_robin: float
+    packed: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Status:
     warnings: list[str]
     confinement_reason: str = ""  # why it is not by their scopes
     score: ScoreView | None = None  # None: no guest is placed
+    committed: int = 0  # vCPUs of the placed guests, in per cent of the usable CPUs
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,8 @@ class GuestView:
     bound: float | None = None  # no placement of it alone loses less
     drift: int = 0  # how often threads were found elsewhere and put back
     confined_after_s: float | None = None  # from its start until it was held; None: not known
+    width: str = ""  # a value of engine.report.Reach: how far its threads may go
+    width_why: str = ""  # the same in words, with the reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,9 @@ class DecisionView:
     warnings: list[str]
     candidates: list[CandidateView]
     current: bool = False  # the guest has its CPUs by this decision
+    told: str = ""  # as the log has it
+    width: str = ""  # of a current one: what the guest's threads may use, and why
+    recomputed: bool = False  # the candidates are of now, beside the guests of now
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +279,28 @@ class ReassignBody:
 
 @dataclass(frozen=True, slots=True)
 class PlanGuest:
+    """As a guest's configuration would have it: `numa` with several sockets is one host node for
+    each of these, `policy` what its tags say."""
+
     vmid: int
     vcpus: int
+    sockets: int = 1
+    numa: bool = False
+    policy: str = Policy.SHARED.value
+
+    @staticmethod
+    def read(entry: Mapping[str, object]) -> "PlanGuest":
+        jsonvalue.only(entry, "vmid", "vcpus", "sockets", "numa", "policy")
+        policy = jsonvalue.text(entry, "policy", Policy.SHARED)
+        if policy not in tuple(Policy):
+            raise BadRequestError(f"'policy' must be one of {', '.join(Policy)}")
+        return PlanGuest(
+            jsonvalue.whole(entry, "vmid", low=VMID_MIN, high=VMID_MAX),
+            jsonvalue.whole(entry, "vcpus", low=1, high=VCPUS_MOST),
+            jsonvalue.whole({"sockets": 1, **entry}, "sockets", low=1, high=SOCKETS_MOST),
+            jsonvalue.boolean(entry, "numa", default=False),
+            str(policy),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,11 +310,9 @@ class PlanBody:
     @staticmethod
     def read(body: Mapping[str, object]) -> "PlanBody":
         jsonvalue.only(body, "guests")
-        guests = []
-        for entry in jsonvalue.objects(body, "guests", most=PLAN_MOST):
-            jsonvalue.only(entry, "vmid", "vcpus")
-            vmid = jsonvalue.whole(entry, "vmid", low=VMID_MIN, high=VMID_MAX)
-            guests.append(PlanGuest(vmid, jsonvalue.whole(entry, "vcpus", low=1, high=VCPUS_MOST)))
+        guests = [
+            PlanGuest.read(entry) for entry in jsonvalue.objects(body, "guests", most=PLAN_MOST)
+        ]
         if len({guest.vmid for guest in guests}) < len(guests):
             raise BadRequestError("a guest stands twice in the plan")
         return PlanBody(guests)
@@ -314,7 +339,7 @@ class Endpoint:
 _TRY = (
     Parameter("vcpus", "vCPUs of the new guest", low=1, high=VCPUS_MOST, required=True),
     Parameter("policy", "Its policy; shared if not given", choices=tuple(Policy)),
-    Parameter("sockets", "Its virtual sockets; 1 if not given", low=1, high=64),
+    Parameter("sockets", "Its virtual sockets; 1 if not given", low=1, high=SOCKETS_MOST),
     Parameter("numa", "Whether it has virtual NUMA: one host node a socket", choices=("0", "1")),
 )
 _FLAG = ("0", "1", "false", "true")
@@ -354,6 +379,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/api/v1/decisions",
         "The decisions that hold, by guest, then earlier ones, newest first",
         list[DecisionView],
+        query=(Parameter("vmid", "Of this guest alone", low=VMID_MIN, high=VMID_MAX),),
     ),
     Endpoint(
         "heatmap",

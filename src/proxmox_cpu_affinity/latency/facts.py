@@ -12,12 +12,11 @@ from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.topology import Topology
 
 BIOS_VERSION = "sys/class/dmi/id/bios_version"
-_FIRST_CPU = 16384  # bytes of /proc/cpuinfo that hold the first processor
 
 
 def host_facts(topology: Topology, tree: Tree) -> dict[str, str]:
     """The facts, named as messages name them; what the host does not say is an empty text."""
-    processor = cpuinfo.parse(tree.head(cpuinfo.CPUINFO, _FIRST_CPU) or "")
+    processor = cpuinfo.parse(tree.head(cpuinfo.CPUINFO, cpuinfo.HEAD) or "")
     return {
         "CPU model": processor.model_name,
         "microcode": processor.microcode,

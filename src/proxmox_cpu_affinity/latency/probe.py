@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.latency.judge import Run, disturbed, judged
 from proxmox_cpu_affinity.latency.protocol import ADAPTIVE, BURST_US, Failed, Parameters
 from proxmox_cpu_affinity.latency.schedule import (
@@ -30,7 +31,7 @@ from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, PairSample
 from proxmox_cpu_affinity.model.topology import Topology
 
-SHARE = 0.25
+SHARE = Settings().measure_share
 """Share of the cores that may be busy measuring, unless PCA_MEASURE_CORES says another one."""
 
 BESIDE_SHARE = 0.1

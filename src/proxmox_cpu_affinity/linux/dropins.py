@@ -18,6 +18,7 @@ from proxmox_cpu_affinity.model.ids import Vmid, vmid_of
 
 FOLDER = "run/systemd/system"
 FILE = "50-proxmox-cpu-affinity.conf"
+_FRESH = f".{FILE}.new"  # while it is written: systemd reads *.conf only
 _SUFFIX = ".scope.d"
 
 
@@ -43,20 +44,26 @@ class DropIns:
     def write(self, vmid: Vmid, cpus: CpuSet) -> bool:
         """Confine the guest's next scope; whether its directory is new. StoreError."""
         directory = self._directory(vmid)
-        fresh = directory / f".{FILE}.new"  # systemd reads *.conf only
+        fresh = directory / _FRESH
         try:
             new = not directory.is_dir()
             directory.mkdir(mode=0o755, exist_ok=True)
             fresh.write_text(f"[Scope]\nAllowedCPUs={str(cpus).replace(',', ' ')}\n")
             fresh.replace(directory / FILE)
         except OSError as error:
+            with suppress(OSError):
+                fresh.unlink()
             raise StoreError(f"the drop-in of {vmid} cannot be written: {error.strerror}") from None
         return new
 
     def delete(self, vmid: Vmid) -> bool:
-        """Take the file away, keep the directory; whether there was one."""
+        """Take the file away, and one that was never finished; keep the directory; whether there
+        was one. StoreError."""
+        directory = self._directory(vmid)
+        with suppress(OSError):
+            (directory / _FRESH).unlink()
         try:
-            (self._directory(vmid) / FILE).unlink()
+            (directory / FILE).unlink()
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
@@ -69,12 +76,21 @@ class DropIns:
         return frozenset(v for v in self.directories() if (self._directory(v) / FILE).exists())
 
     def clean(self, *, directories: bool = False) -> int:
-        """Delete every drop-in of ours (and empty directories, on removal); how many there were."""
-        count = sum(self.delete(vmid) for vmid in self.directories())
-        if directories:
-            for vmid in self.directories():
+        """Delete every drop-in of ours (and empty directories, on removal); how many there were.
+
+        StoreError, when all the others are gone, for one that cannot be deleted.
+        """
+        count, fault = 0, None
+        for vmid in sorted(self.directories()):
+            try:
+                count += self.delete(vmid)
+            except StoreError as error:
+                fault = fault or error
+            if directories:
                 with suppress(OSError):
                     self._directory(vmid).rmdir()
+        if fault is not None:
+            raise fault
         return count
 
     def _directory(self, vmid: Vmid) -> Path:

@@ -54,15 +54,19 @@ class ScopeWatch:
     _known: set[Vmid] = field(default_factory=set)  # whose directories systemd has seen
     _signals: dict[Vmid, int] = field(default_factory=dict)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    _reaching: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def scopes(self) -> Scopes | None:
         return self.confiner.scopes
 
     async def reach(self, ears: Ears) -> bool:
-        """Connect and listen, if that is not so already; whether it is new."""
-        if self._systemd is not None:
-            return False
+        """Connect and listen, if that is not so already; whether it is new. Two that ask at once,
+        as a scan and whoever lost the bus may, get one connection."""
+        async with self._reaching:
+            return self._systemd is None and await self._reached(ears)
+
+    async def _reached(self, ears: Ears) -> bool:
         listener = Listener(
             appeared=lambda unit: self._told(unit, ears.appeared),
             removed=lambda unit: self._told(unit, lambda vmid: self._gone(vmid, ears)),

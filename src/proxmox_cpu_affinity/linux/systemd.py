@@ -1,7 +1,9 @@
 """systemd over D-Bus: scopes that come and go, and their AllowedCPUs.
 
 Calls are made by hand rather than by introspection: one confines a guest, and nothing is asked
-that is not needed (org.freedesktop.systemd1(5)). Out of scope: which scope is a guest's.
+that is not needed (org.freedesktop.systemd1(5)). Signals are believed of systemd alone: everybody
+on the system bus may send us one (Debian's /usr/share/dbus-1/system.conf: signals are allowed by
+default). Out of scope: which scope is a guest's.
 """
 
 import asyncio
@@ -23,6 +25,7 @@ MANAGER = f"{NAME}.Manager"
 PATIENCE = 5.0  # seconds for one call
 _UNKNOWN = "proxmox-cpu-affinity-looks-again.service"  # there is none of that name
 _SIGNALS = ("UnitNew", "UnitRemoved")
+_BUS, _BUS_PATH = "org.freedesktop.DBus", "/org/freedesktop/DBus"  # the bus itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +52,21 @@ class Systemd:
     def __init__(self, bus: MessageBus) -> None:
         self._bus = bus
         self._listener: Listener | None = None
+        self._owner = ""  # systemd's unique name on the bus; empty while it is not there
 
     @staticmethod
     async def connect() -> "Systemd":
         """SystemdError where there is no system bus."""
+        bus: MessageBus | None = None
         try:
+            bus = MessageBus(bus_type=BusType.SYSTEM)
             async with asyncio.timeout(PATIENCE):
-                bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
+                return Systemd(await bus.connect())
         except (OSError, EOFError, AuthError, DBusError, TimeoutError, ValueError) as error:
-            raise SystemdError(f"the system bus cannot be reached: {error}") from None
-        return Systemd(bus)
+            if bus is not None:
+                bus.disconnect()  # else the event loop goes on watching a bus that is silent
+            reason = str(error) or "it does not answer"
+            raise SystemdError(f"the system bus cannot be reached: {reason}") from None
 
     def close(self) -> None:
         self._bus.disconnect()
@@ -67,15 +75,13 @@ class Systemd:
         """Be told of units from now on."""
         self._listener = listener
         self._bus.add_message_handler(self._heard)
-        rule = f"type='signal',sender='{NAME}',path='{PATH}',interface='{MANAGER}'"
+        # Followed before it is asked for: systemctl daemon-reexec gives systemd a new one.
+        await self._match(f"sender='{_BUS}',member='NameOwnerChanged',arg0='{NAME}'")
+        (owner,) = await self._call_bus("GetNameOwner", "s", [NAME])
+        self._owner = self._owner or owner
         for signal in _SIGNALS:
-            await self._call(
-                "AddMatch",
-                "s",
-                [f"{rule},member='{signal}'"],
-                destination="org.freedesktop.DBus",
-                path="/org/freedesktop/DBus",
-                interface="org.freedesktop.DBus",
+            await self._match(
+                f"sender='{NAME}',path='{PATH}',interface='{MANAGER}',member='{signal}'"
             )
         await self._call("Subscribe", "", [])
 
@@ -108,17 +114,32 @@ class Systemd:
         await self._call("LoadUnit", "s", [_UNKNOWN])
 
     def _heard(self, message: Message) -> None:
-        if self._listener is None or message.message_type is not MessageType.SIGNAL:
+        if message.message_type is not MessageType.SIGNAL or not message.body:
             return
-        if message.interface != MANAGER:
-            return
-        match message.member:
+        if (message.sender, message.member) == (_BUS, "NameOwnerChanged"):
+            name, _, owner = message.body
+            self._owner = owner if name == NAME else self._owner
+        elif message.sender == self._owner and message.interface == MANAGER:
+            self._told(str(message.member), str(message.body[0]))
+
+    def _told(self, signal: str, unit: str) -> None:
+        assert self._listener is not None, "nothing is heard before listen()"
+        match signal:
             case "UnitNew":
-                self._listener.appeared(str(message.body[0]))
+                self._listener.appeared(unit)
             case "UnitRemoved":
-                self._listener.removed(str(message.body[0]))
+                self._listener.removed(unit)
             case _:
                 return
+
+    async def _match(self, rule: str) -> None:
+        """Be sent signals of this kind."""
+        await self._call_bus("AddMatch", "s", [f"type='signal',{rule}"])
+
+    async def _call_bus(self, member: str, signature: str, body: list[Any]) -> list[Any]:
+        return await self._call(
+            member, signature, body, destination=_BUS, path=_BUS_PATH, interface=_BUS
+        )
 
     async def _call(
         self,

@@ -25,7 +25,6 @@ from proxmox_cpu_affinity.formats.sysfs import (
 _TEXT_LIMIT = 1 << 20
 # O_NONBLOCK: a FIFO where a file should be must not hold the reader.
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-_CPUINFO_HEAD = 16384  # holds the first processor's block; all of it is 1 MiB on 512 CPUs
 _NUMBERED = re.compile(r"(?:cpu|node|index)([0-9]{1,6})")
 
 
@@ -119,7 +118,7 @@ def _take(tree: Tree, files: dict[str, str], *paths: str) -> bool:
 
 
 def _capture_cpuinfo(tree: Tree, files: dict[str, str]) -> None:
-    text = tree.head(cpuinfo.CPUINFO, _CPUINFO_HEAD)
+    text = tree.head(cpuinfo.CPUINFO, cpuinfo.HEAD)
     if text is not None:
         files[cpuinfo.CPUINFO] = cpuinfo.reduced(text)
 

@@ -38,6 +38,8 @@ class Exclusion(StrEnum):
 
 
 TAG_ON, TAG_OFF = "cpu-affinity", "cpu-affinity-off"
+VCPUS_MOST = 8192
+"""A guest of more cannot start, whatever its configuration says: it may ask for any number."""
 HOOK_FILE = "proxmox-cpu-affinity-hook"
 
 
@@ -75,8 +77,9 @@ class GuestConfig:
 
     @property
     def vcpu_count(self) -> int:
-        """vCPUs the guest starts with: `vcpus` if set (never above cores * sockets), else those."""
-        most = self.cores * self.sockets
+        """vCPUs the guest starts with: `vcpus` if set (never above cores * sockets), else those;
+        VCPUS_MOST at most."""
+        most = min(self.cores * self.sockets, VCPUS_MOST)
         return most if self.vcpus is None else min(self.vcpus, most)
 
     @property
@@ -164,6 +167,22 @@ def socket_nodes(cores: int, sockets: int) -> tuple[GuestNode, ...]:
     """The nodes of a guest with `numa: 1`: one for each of its sockets, in order."""
     starts = range(0, cores * sockets, cores)
     return tuple(GuestNode(tuple(range(start, start + cores))) for start in starts)
+
+
+def described(
+    vmid: Vmid, vcpus: int, *, sockets: int = 1, numa: bool = False, tags: tuple[str, ...] = ()
+) -> GuestConfig:
+    """The configuration of a guest of that many vCPUs; the last socket may have some less."""
+    cores = -(-vcpus // sockets)
+    return GuestConfig(
+        vmid,
+        cores=cores,
+        sockets=sockets,
+        vcpus=vcpus,
+        numa=numa,
+        nodes=socket_nodes(cores, sockets) if numa and sockets > 1 else (),
+        tags=tags,
+    )
 
 
 def running_nodes(nodes: tuple[GuestNode, ...], vcpus: int) -> tuple[GuestNode, ...]:

@@ -26,6 +26,10 @@ class Verdict(StrEnum):
     PREDICTED = "predicted"
 
 
+ONLY_PREDICTED = "predicted from the topology, nothing measured"
+"""The condition of a matrix that is nothing but a prediction: it says what the verdict says."""
+
+
 @dataclass(frozen=True, slots=True)
 class PairSample:
     """What measuring one unordered pair gave: batches' values in ns one way, lowest first."""
@@ -134,7 +138,6 @@ def with_samples(
     samples: Iterable[PairSample],
     *,
     verdict: Verdict,
-    conditions: tuple[str, ...] = (),
 ) -> LatencyMatrix:
     """The matrix with measured pairs put in place of what it held. CPUs it lacks are an error."""
     count = len(base.cpus)
@@ -145,14 +148,16 @@ def with_samples(
         for cell in (i * count + j, j * count + i):
             ns[cell], spread[cell], measured[cell] = sample.value, sample.spread, 1
     return LatencyMatrix(
-        base.cpus, ns, spread, bytes(measured), verdict, base.method, conditions or base.conditions
+        base.cpus, ns, spread, bytes(measured), verdict, base.method, base.conditions
     )
 
 
 def restricted(matrix: LatencyMatrix, cpus: CpuSet) -> LatencyMatrix:
-    """The part of a matrix that speaks of these CPUs only."""
+    """The part of a matrix that speaks of these CPUs only; itself where that is all."""
     kept = [i for i, cpu in enumerate(matrix.cpus) if cpu in cpus]
     count = len(matrix.cpus)
+    if len(kept) == count:
+        return matrix
     cells = [i * count + j for i in kept for j in kept]
     return LatencyMatrix(
         tuple(matrix.cpus[i] for i in kept),

@@ -64,6 +64,13 @@ class Width(StrEnum):
     AUTO = "auto"  # its own, and a cache group as long as vCPUs share CPUs in it
 
 
+class Widen(StrEnum):
+    """PCA_WIDEN: when a guest that floats is given its NUMA nodes."""
+
+    OFF = "off"
+    PRESSURE = "pressure"  # while its threads wait for CPUs
+
+
 class Rebalance(StrEnum):
     """PCA_REBALANCE: what happens when moving a guest would pay."""
 

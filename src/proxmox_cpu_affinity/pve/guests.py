@@ -1,7 +1,7 @@
 """The guests of this node: configurations, pidfiles, and the proof that a process is a guest.
 
-Reads PVE's files below the root; writes nothing, starts nothing. Which files: DESIGN of PVE's
-AbstractConfig.pm and QemuServer/Helpers.pm: /etc/pve/nodes/NODE/qemu-server/VMID.conf and
+Reads PVE's files below the root; writes nothing, starts nothing. As its AbstractConfig.pm and
+QemuServer/Helpers.pm have it, these are /etc/pve/nodes/NODE/qemu-server/VMID.conf and
 /run/qemu-server/VMID.pid.
 """
 

@@ -13,7 +13,13 @@ from proxmox_cpu_affinity.formats.pvesections import Storage
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.errors import ProgramFailedError, RefusedError
 from proxmox_cpu_affinity.model.guest import HOOK_FILE
-from proxmox_cpu_affinity.pve.storage import check_hook, hook_path, hook_volume, storages
+from proxmox_cpu_affinity.pve.storage import (
+    check_hook,
+    hook_path,
+    hook_volume,
+    storages,
+    usability,
+)
 
 LIBEXEC = "usr/libexec/proxmox-cpu-affinity"
 
@@ -92,11 +98,8 @@ def check_place(tree: Tree, storage: str, *, node: str) -> tuple[tuple[str, ...]
             f"storage '{storage}' is not there: {found.path} is missing or not mounted",
             hint="see: pvesm status",
         )
-    if found.usable_on(node):
-        return (), ()
-    why = "disabled" if found.disabled else f"not for node {node}"
-    said = (f"storage '{storage}' is {why}",)
-    return ((), said) if storage == "local" else (said, ())
+    said = usability(found, node)
+    return said.faults, said.warnings
 
 
 def in_place(tree: Tree, place: Place) -> bool:
@@ -118,7 +121,7 @@ def put(tree: Tree, storage: str, *, node: str) -> Place:
     target = tree.at(place.path)
     if target.is_dir():
         raise RefusedError(f"{place.path} is a directory", hint="move it away")
-    fresh = target.with_name(f".{HOOK_FILE}.{os.getpid()}")
+    fresh = target.with_name(f".{HOOK_FILE}.new")  # one that was never finished is replaced
     source = hook_source(tree)[0]
     try:
         target.parent.mkdir(exist_ok=True)

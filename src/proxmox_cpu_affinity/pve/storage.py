@@ -59,15 +59,19 @@ def check_hook(tree: Tree, storage: str, *, node: str) -> Findings:
         path = hook_path(known, storage)
     except AffinityError as error:
         return Findings((error.text,), hint=error.hint)
-    found = known[storage]
     fault = file_fault(tree, path)
     hint = f"put it there: proxmox-cpu-affinity hookscript install {storage}" if fault else ""
-    faults = [fault] if fault else []
-    warnings: list[str] = []
-    if not found.usable_on(node):
-        why = "disabled" if found.disabled else f"not for node {node}"
-        (warnings if storage == "local" else faults).append(f"storage '{storage}' is {why}")
-    return Findings(tuple(faults), tuple(warnings), hint)
+    found = usability(known[storage], node)
+    return Findings((*filter(None, (fault,)), *found.faults), found.warnings, hint)
+
+
+def usability(storage: Storage, node: str) -> Findings:
+    """Whether PVE uses a storage on a node: a warning on `local`, whose folder is always there."""
+    if storage.usable_on(node):
+        return Findings()
+    why = "disabled" if storage.disabled else f"not for node {node}"
+    said = (f"storage '{storage.id}' is {why}",)
+    return Findings(warnings=said) if storage.id == "local" else Findings(said)
 
 
 def file_fault(tree: Tree, path: str) -> str:

@@ -11,11 +11,6 @@ from proxmox_cpu_affinity.model.ids import Tid, Vmid
 from proxmox_cpu_affinity.model.placement import Placement
 
 
-def named(cpus: CpuSet) -> str:
-    """A set in a log line."""
-    return f"CPU {cpus}" if len(cpus) == 1 else f"CPUs {cpus}"
-
-
 class Level(StrEnum):
     DEBUG = "debug"
     INFO = "info"

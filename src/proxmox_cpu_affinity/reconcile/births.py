@@ -7,6 +7,7 @@ done once a process is proved to be the guest (scanning, brain).
 
 from dataclasses import replace
 
+from proxmox_cpu_affinity.engine.report import named
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Held
 from proxmox_cpu_affinity.reconcile.actions import (
@@ -17,7 +18,6 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Save,
     Tell,
     WriteDropIn,
-    named,
 )
 from proxmox_cpu_affinity.reconcile.events import (
     Enclosed,

@@ -34,6 +34,7 @@ from proxmox_cpu_affinity.reconcile.events import (
     ScopesLost,
     ScopesReached,
     SetFree,
+    Waited,
 )
 from proxmox_cpu_affinity.reconcile.leaving import (
     ended,
@@ -69,6 +70,8 @@ def _decided(state: State, event: Event) -> Result:
             return _hook_called(state, event)
         case Scanned():
             return scanned(state, event)
+        case Waited():
+            return widths.waited(state, event), ()
         case ProcessEnded():
             return ended(state, event.process)
         case HostChanged():

@@ -68,6 +68,15 @@ class SetFree:
 
 
 @dataclass(frozen=True, slots=True)
+class Waited:
+    """For what share of the time since the last of these some thread of a guest had to wait for a
+    CPU; a guest of which that is not known is not in it."""
+
+    time: float
+    shares: Mapping[Vmid, float]
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessEnded:
     """A guest's process is gone."""
 
@@ -176,6 +185,7 @@ ScopeEvent = ScopesReached | ScopesLost | ScopeAppeared | Enclosed | ScopeRemove
 Event = (
     HookCalled
     | Scanned
+    | Waited
     | Inspected
     | Confirmed
     | SetFree

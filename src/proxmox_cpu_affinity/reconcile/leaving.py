@@ -6,11 +6,12 @@ Letting go may fail, as when systemd does not answer: each scan tries again unti
 from collections.abc import Mapping
 from dataclasses import replace
 
+from proxmox_cpu_affinity.engine.report import named
 from proxmox_cpu_affinity.model.cpuset import EMPTY
 from proxmox_cpu_affinity.model.guest import GuestProcess
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Outcome
-from proxmox_cpu_affinity.reconcile.actions import Action, Enclose, Level, Save, Tell, Undo, named
+from proxmox_cpu_affinity.reconcile.actions import Action, Enclose, Level, Save, Tell, Undo
 from proxmox_cpu_affinity.reconcile.events import SetFree
 from proxmox_cpu_affinity.reconcile.state import Leaving, Result, State, Tracked
 from proxmox_cpu_affinity.reconcile.telling import told_free

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from proxmox_cpu_affinity.engine.facts import Host, within
 from proxmox_cpu_affinity.engine.place import place, placement_of
+from proxmox_cpu_affinity.engine.report import decided, named
 from proxmox_cpu_affinity.engine.resize import resized
+from proxmox_cpu_affinity.engine.review import reviewed
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import UnplaceableError
@@ -31,7 +33,6 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Save,
     Tell,
     Watch,
-    named,
 )
 from proxmox_cpu_affinity.reconcile.leaving import undone
 from proxmox_cpu_affinity.reconcile.state import Result, State, Tracked
@@ -104,8 +105,8 @@ def placed(state: State, vmid: Vmid) -> Result:
 
 def _told(decision: Decision) -> Tell:
     placement = decision.placement
-    text = "; ".join((f"{named(placement.home)}: {decision.reason}", *placement.warnings))
-    return Tell(Level.WARN if placement.warnings else Level.INFO, placement.vmid, text)
+    level = Level.WARN if placement.warnings else Level.INFO
+    return Tell(level, placement.vmid, decided(decision))
 
 
 def moved(state: State, vmid: Vmid, tracked: Tracked) -> Result:
@@ -145,6 +146,13 @@ def staying(request: Request, hosts: Sequence[frozenset[int]]) -> Request:
     pairs = zip(request.guest_nodes, known, strict=False)
     nodes = tuple(GuestNode(node.vcpus, there or node.hosts) for node, there in pairs)
     return replace(request, guest_nodes=nodes)
+
+
+def review(state: State, vmid: Vmid) -> Decision:
+    """What a tracked guest's place and others would cost now."""
+    placement = state.tracked[vmid].placement
+    request = replace(_request(state, vmid), vcpus=len(placement.order))
+    return reviewed(state.host, state.occupancy(), state.turn, placement, request)
 
 
 def given(state: State, before: Tracked, after: Tracked, actions: tuple[Action, ...]) -> Result:
@@ -243,12 +251,18 @@ def _adoptable(
     """Whether vCPU threads may be where we put them: on as many CPUs as they are, or floating
     together (`by_nodes`: those of each guest node) in a wider set that is not the whole host."""
     vcpus = [thread.affinity for thread in threads if thread.vcpu is not None]
-    if not mask or mask == host.topology.online or not mask <= host.usable | host.topology.isolated:
+    nobodys = mask == host.topology.online and not _pinned(vcpus)
+    if not mask or nobodys or not mask <= host.usable | host.topology.isolated:
         return False
     exact = len(mask) == min(len(vcpus), len(host.usable))
     together = all(one == mask or (by_nodes and one in _apart(vcpus)) for one in vcpus)
     floats = host.rules.width is not Width.EXACT and together
     return exact or (floats and len(mask) > len(vcpus))
+
+
+def _pinned(masks: Sequence[CpuSet]) -> bool:
+    """Whether each has one CPU, and not all the same: by chance nobody's threads have."""
+    return all(len(mask) == 1 for mask in masks) and len(frozenset(masks)) > 1
 
 
 def _apart(masks: Sequence[CpuSet]) -> frozenset[CpuSet]:

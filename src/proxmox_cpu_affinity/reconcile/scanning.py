@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from proxmox_cpu_affinity.engine.report import named
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Held
@@ -13,7 +14,6 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Save,
     Tell,
     Watch,
-    named,
 )
 from proxmox_cpu_affinity.reconcile.events import Inspected, Scanned
 from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, still_leaving
@@ -93,6 +93,8 @@ def seen(state: State, process: GuestProcess, now: float) -> Result:
     tracked = state.tracked[process.vmid]
     if tracked.process == process:
         config = state.configs.get(process.vmid)
+        if process.vmid in state.astray():
+            return moved(state, process.vmid, tracked)
         if config is not None and config.policy is not tracked.policy:
             return moved(state, process.vmid, tracked)
         if config is not None and _plugged(config, tracked):

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Turn
 from proxmox_cpu_affinity.engine.rebalance import Ration
+from proxmox_cpu_affinity.engine.report import Reporter
 from proxmox_cpu_affinity.engine.trace import Decision
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Policy
 from proxmox_cpu_affinity.model.ids import Cpu, Tid, Vmid
 from proxmox_cpu_affinity.model.placement import Confined, Held, Placement
 from proxmox_cpu_affinity.reconcile.actions import Action
+from proxmox_cpu_affinity.reconcile.strain import Strain
 
 RESERVED_FOR = 120.0
 """Seconds that a placement is kept for a guest which was announced and has not appeared."""
@@ -67,6 +69,7 @@ class State:
     adopt: bool = False  # the state was lost: believe the masks of running guests, once
     outside: tuple[tuple[Cpu, float], ...] = ()  # load that is not ours, in vCPUs
     wide: Mapping[CpuSet, float] = field(default_factory=dict)  # cache groups; when last shared
+    strain: Mapping[Vmid, Strain] = field(default_factory=dict)  # of guests that float
     move_memory: bool = False  # memory follows a guest to another node
     scopes: bool = False  # systemd can be asked to confine guests' scopes
 
@@ -90,6 +93,20 @@ class State:
         )
         placements = tuple(t.placement for t in self.tracked.values())
         return Occupancy(placements, expected, self.outside)
+
+    def astray(self) -> frozenset[Vmid]:
+        """Guests whose CPUs went offline while nobody looked: before the service began."""
+        online = self.host.topology.online
+        return frozenset(v for v, t in self.tracked.items() if not t.placement.home <= online)
+
+    @property
+    def strained(self) -> frozenset[Vmid]:
+        """The guests that have their nodes, because they waited for CPUs."""
+        return frozenset(vmid for vmid, strain in self.strain.items() if strain.wide)
+
+    def reporter(self) -> Reporter:
+        """Says what guests were given, and why."""
+        return Reporter.of(self.host, self.occupancy(), self.wide.keys(), self.strained)
 
     def drop_ins(self) -> Mapping[Vmid, CpuSet]:
         """The drop-ins that have to stand, with their CPUs: of starts of which nothing was seen

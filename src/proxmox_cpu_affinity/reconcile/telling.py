@@ -2,10 +2,11 @@
 
 from typing import assert_never
 
+from proxmox_cpu_affinity.engine.report import named
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome
-from proxmox_cpu_affinity.reconcile.actions import Level, Tell, named
+from proxmox_cpu_affinity.reconcile.actions import Level, Tell
 from proxmox_cpu_affinity.reconcile.events import Enclosed, MemoryMoved, SetFree
 
 

@@ -6,11 +6,11 @@ which colour they have scale's.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from xml.sax.saxutils import escape
+from html import escape
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.ids import Vmid
-from proxmox_cpu_affinity.model.latency import LatencyMatrix, Method, Verdict
+from proxmox_cpu_affinity.model.latency import ONLY_PREDICTED, LatencyMatrix, Method, Verdict
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.render.grid import CHAR_WIDTH, ROOMY, Block, Grid
 from proxmox_cpu_affinity.render.scale import Scale, colour, is_dark, stops
@@ -131,8 +131,8 @@ def _lines(topology: Topology, matrix: LatencyMatrix) -> list[str]:
 
 
 def _conditions(matrix: LatencyMatrix) -> list[str]:
-    """What the lines do not say already: a prediction is a condition of nothing else."""
-    return [text for text in matrix.conditions if not text.startswith("predicted from")]
+    """What the lines do not say already."""
+    return [text for text in matrix.conditions if text != ONLY_PREDICTED]
 
 
 def _counted(count: int, noun: str) -> str:

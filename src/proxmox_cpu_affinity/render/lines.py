@@ -1,5 +1,6 @@
 """One line for the task log: what the hook says of a start or a stop."""
 
+from proxmox_cpu_affinity.engine.report import named
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import Exclusion
 from proxmox_cpu_affinity.model.placement import Confined, Outcome, Placement
@@ -23,23 +24,24 @@ def where(topology: Topology, cpus: CpuSet) -> str:
     """`CPUs 2-3 (cache group 0, node 0)`; long lists of groups are counted instead."""
     groups = [str(group) for group in topology.cache_groups_of(cpus)]
     nodes = [str(node) for node in topology.nodes_of(cpus)]
-    word = "CPU" if len(cpus) == 1 else "CPUs"
-    return f"{word} {cpus} ({_some('cache group', groups)}, {_some('node', nodes)})"
+    return f"{named(cpus)} ({_some('cache group', groups)}, {_some('node', nodes)})"
 
 
-def reserved(topology: Topology, placement: Placement) -> str:
-    return f"{where(topology, placement.home)} reserved{_warned(placement)}"
+def reserved(topology: Topology, placement: Placement, width: str = "") -> str:
+    """What a guest will have; `width` says why as much (engine.report)."""
+    return f"{where(topology, placement.home)} reserved{_warned(placement)}{_more(width)}"
 
 
-def running(topology: Topology, tracked: Tracked) -> str:
-    """What a guest was given, by what was read back."""
+def running(topology: Topology, tracked: Tracked, width: str = "") -> str:
+    """What a guest was given, by what was read back; `width` as in reserved."""
     placement, confined = tracked.placement, tracked.confined
     if confined is None:
         return f"{where(topology, placement.home)} chosen, not confirmed yet"
     place = where(topology, confined.wanted)
     match confined.outcome:
         case Outcome.FULL:
-            return f"runs on {place}: {_threads(confined.threads)} read back{_warned(placement)}"
+            back = f"{_threads(confined.threads)} read back"
+            return f"runs on {place}: {back}{_warned(placement)}{_more(width)}"
         case Outcome.PART:
             good = confined.threads - len(confined.faults)
             first = confined.faults[0]
@@ -59,6 +61,10 @@ def freed(confined: Confined) -> str:
     reason = confined.faults[0].reason if confined.faults else "no thread was found"
     done = "let go in part only" if confined.outcome is Outcome.PART else "not let go"
     return f"{done}: {reason}"
+
+
+def _more(text: str) -> str:
+    return f"; {text}" if text else ""
 
 
 def _warned(placement: Placement) -> str:

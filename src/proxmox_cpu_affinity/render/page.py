@@ -76,6 +76,7 @@ def _score(score: ScoreView | None) -> str:
         ("Least possible", score.bound),
         ("Without pinning", score.no_pinning),
         ("Round robin", score.round_robin),
+        ("Packed", score.packed),
     )
     said = "".join(f"<dt>{name}</dt><dd>{_percent(share)}</dd>" for name, share in rows)
     note = "Estimated slowdown of the average vCPU; less is better."

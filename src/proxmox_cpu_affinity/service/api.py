@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
@@ -18,10 +18,11 @@ from proxmox_cpu_affinity.model.errors import (
     GuestNotFoundError,
     RefusedError,
 )
-from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Request
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Request, described
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Outcome
 from proxmox_cpu_affinity.reconcile.events import Phase
+from proxmox_cpu_affinity.reconcile.placing import request_for
 from proxmox_cpu_affinity.render.heatmap import heatmap_svg
 from proxmox_cpu_affinity.render.page import Sight, page_html
 from proxmox_cpu_affinity.service import trial, views
@@ -109,6 +110,7 @@ class Api:
             warnings=[*service.warnings, *trouble, *host.topology.notes],
             confinement_reason=service.scoping.problem,
             score=await self._think(views.scored, state),
+            committed=state.reporter().committed,
         )
 
     async def page(self, template: str) -> str:
@@ -132,7 +134,7 @@ class Api:
         del call
         return views.topology(self._service.host.topology)
 
-    async def core_ranking(self, call: Call) -> list[wire.Ranking]:
+    async def core_ranking(self, call: Call) -> Iterator[wire.Ranking]:
         del call
         return views.ranking(self._service.host.topology, self._service.host.matrix)
 
@@ -149,8 +151,9 @@ class Api:
         (configs, _), processes = await asyncio.to_thread(self._service.read_guests)
         state = self._service.state
         scores = await self._think(views.guest_scores, state)
+        report = state.reporter()
         return [
-            views.guest(state, config, processes.get(vmid), scores)
+            views.guest(state, config, processes.get(vmid), scores, report)
             for vmid, config in sorted(configs.items())
         ]
 
@@ -177,12 +180,13 @@ class Api:
         return config, process
 
     async def decisions(self, call: Call) -> list[wire.DecisionView]:
-        del call
-        earlier = (
+        earlier = [
             (kept.time.isoformat(timespec="milliseconds"), kept.vmid, kept.decision)
             for kept in reversed(self._service.decisions)
-        )
-        return views.decisions(self._service.state.tracked, earlier)
+        ]
+        asked = call.query.get("vmid")
+        vmid = None if asked is None else Vmid(int(asked))
+        return await self._think(views.decisions, self._service.state, earlier, vmid)
 
     async def heatmap(self, call: Call) -> str:
         state = self._service.state
@@ -276,7 +280,7 @@ class Api:
 
     async def plan(self, call: Call) -> wire.PlanAnswer:
         wanted = wire.PlanBody.read(call.body).guests
-        requests = [Request(Vmid(g.vmid), g.vcpus) for g in wanted]
+        requests = [_request(guest) for guest in wanted]
         state = self._service.state
         made = plan(state.host, state.occupancy(), state.turn, requests)
         return views.planned(state, made, requests)
@@ -290,6 +294,14 @@ class Api:
             raise BadRequestError(answer.line)
         tracked = self._service.state.tracked[call.vmid]
         return {"action": f"new affinity: {','.join(map(str, tracked.placement.home))}"}
+
+
+def _request(guest: wire.PlanGuest) -> Request:
+    tags = (f"cpu-{guest.policy}",)
+    vmid = Vmid(guest.vmid)
+    return request_for(
+        described(vmid, guest.vcpus, sockets=guest.sockets, numa=guest.numa, tags=tags), None
+    )
 
 
 def _is_set(call: Call, name: str) -> bool:

@@ -21,6 +21,7 @@ from proxmox_cpu_affinity.linux.confine import GuestConfiner
 from proxmox_cpu_affinity.linux.containers import container_load
 from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
+from proxmox_cpu_affinity.linux.pressure import WaitingMeter
 from proxmox_cpu_affinity.linux.scopewatch import ScopeWatch, hindrance
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.linux.uevents import CpuEvents
@@ -72,6 +73,7 @@ from proxmox_cpu_affinity.service.memory import MemoryMover
 from proxmox_cpu_affinity.service.moves import MoveSearch
 from proxmox_cpu_affinity.service.paths import Paths
 from proxmox_cpu_affinity.service.scoping import Scoping
+from proxmox_cpu_affinity.service.waiting import Waiting
 from proxmox_cpu_affinity.store import JsonFile
 
 SCAN_EVERY = 30.0  # seconds
@@ -146,11 +148,13 @@ class Service:
         self._measuring = UntilSettled(self._measure_once, self._measured)
         self._memory = MemoryMover(world.tree, self._is_there, self.feed)
         self._moves = MoveSearch(lambda: self.state, self.feed)
+        self._waiting = Waiting(WaitingMeter(world.tree), lambda: self.state, self.feed)
         self._cpus_switched = asyncio.Event()
         self._cpu_events = CpuEvents(self._cpus_switched.set)
         self._locks: dict[Vmid, asyncio.Lock] = {}
         self._saving = asyncio.Lock()
         self._wanted = self._written = 0
+        self._unsaved = False  # the last try to write the state failed
         self._tasks: set[asyncio.Task[object]] = set()
         self._scan_now = asyncio.Event()
 
@@ -176,7 +180,7 @@ class Service:
         if memory is None:
             self.state = replace(self.state, adopt=True)
             return
-        memory = persist.fits(memory, self.host.topology)
+        memory = persist.without_reservations(memory)
         self.state = replace(
             self.state,
             tracked=memory.tracked,
@@ -185,12 +189,15 @@ class Service:
             last_places=memory.last_places,
             turn=memory.turn,
             ration=memory.ration,
+            strain=memory.strain,
         )
 
     async def start(self) -> None:
         """Look for guests, watch those known, and begin the work in the background."""
         await self.scoping.begin()
         await self.scan()  # those that ended meanwhile are seen in one step
+        if self.state.astray():  # the guests could not be read
+            await self.feed(HostChanged(time.monotonic(), self.state.host))
         for tracked in self.state.tracked.values():
             if tracked.process is not None:
                 self._watch.watch(tracked.process)
@@ -298,7 +305,9 @@ class Service:
                 if self.settings.hotplug_watchdog and self.host.changed():
                     await self.host_changed()
                 await self.scan()
+                await self._waiting.look()
                 await self.scoping.tidy()
+                await self.save_again()
             except Exception:
                 log.exception("a scan failed; the next one tries again")
 
@@ -451,9 +460,16 @@ class Service:
             content = persist.to_json(self.state, boot_id=self._boot_id())
             try:
                 await self._thread(self.world.keeper.save, content)
+                self._unsaved = False
             except StoreError as error:
+                self._unsaved = True
                 log.warning("%s: %s", error.text, error.hint)
             self._written = upto
+
+    async def save_again(self) -> None:
+        """Write the state if that failed the last time: the disk may have room by now."""
+        if self._unsaved:
+            await self._save()
 
     @staticmethod
     def _tell(action: Tell) -> None:

@@ -5,10 +5,11 @@ Pure. Every line of the log about a guest is in one of them; what has no line ge
 
 from collections.abc import Iterator, Sequence
 
+from proxmox_cpu_affinity.engine.report import named
 from proxmox_cpu_affinity.formats.wire_events import GuestEvent, What
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.reconcile import State, Tracked
-from proxmox_cpu_affinity.reconcile.actions import Action, Level, Tell, named
+from proxmox_cpu_affinity.reconcile.actions import Action, Level, Tell
 from proxmox_cpu_affinity.service.views import outcome
 
 

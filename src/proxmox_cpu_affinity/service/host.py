@@ -7,10 +7,11 @@ worse.
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from proxmox_cpu_affinity.engine.facts import Host, Rules, compile_host
+from proxmox_cpu_affinity.engine.facts import Host, Rules, Widening, compile_host
 from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.formats.sysfs import topology as parse_topology
 from proxmox_cpu_affinity.latency import cache, probe
@@ -40,66 +41,98 @@ class Measuring:
     total: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What one reading of the host gave: always replaced as a whole."""
+
+    online: str | None  # as the kernel writes it
+    topology: Topology
+    fingerprint: str
+    machine: Mapping[str, str]  # facts that no hotplug changes
+    matrix: LatencyMatrix
+    from_cache: bool
+
+    @property
+    def trusted(self) -> bool:
+        return self.matrix.verdict is Verdict.TRUSTED
+
+
 @dataclass(slots=True)
 class HostWatch:
-    """Reads the host, keeps the matrix, measures."""
+    """Reads the host, keeps the matrix, measures.
+
+    `read` may run in a thread while others ask: they get what was known before, topology and
+    matrix of the same host, until all is read.
+    """
 
     tree: Tree
     cache_file: JsonFile
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     measuring: Measuring = field(default_factory=Measuring)
-    from_cache: bool = False
-    _online: str | None = None
-    _topology: Topology | None = None
-    _matrix: LatencyMatrix | None = None
-    _fingerprint: str = ""
-    _machine: dict[str, str] = field(default_factory=dict)  # facts that no hotplug changes
+    _latest: _Known | None = None
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def _known(self) -> _Known:
+        assert self._latest is not None, "read() comes first"
+        return self._latest
 
     @property
     def topology(self) -> Topology:
-        assert self._topology is not None, "read() comes first"
-        return self._topology
+        return self._known.topology
 
     @property
     def matrix(self) -> LatencyMatrix:
-        assert self._matrix is not None, "read() comes first"
-        return self._matrix
+        return self._known.matrix
+
+    @property
+    def from_cache(self) -> bool:
+        return self._known.from_cache
 
     def changed(self) -> bool:
         """Whether other CPUs are online than at the last reading: one small file to read."""
-        return self.tree.text(ONLINE) != self._online
+        return self.tree.text(ONLINE) != self._known.online
 
     def read(self) -> None:
         """Read the topology, and take the best matrix of this host; predict where there is none."""
-        self._online = self.tree.text(ONLINE)
-        before = self._machine
-        self._topology = parse_topology(capture_sysfs(self.tree))
-        facts = host_facts(self._topology, self.tree)
-        self._fingerprint = cache.fingerprint(facts)
-        self._machine = {name: facts[name] for name in facts.keys() - cache.HOTPLUGGED}
-        loaded = self.cache_file.load()
-        self.from_cache = False
-        if loaded.content is not None:
-            found = cache.usable(loaded.content, self._fingerprint)
-            if isinstance(found, LatencyMatrix):
-                self._matrix, self.from_cache = found, True
-                return
-            log.info("the cached latency matrix is not used: %s", found.reason)
-        elif loaded.problem:
-            log.warning("the cached latency matrix %s", loaded.problem)
-        if self._matrix is not None and before == self._machine and self._trusted:
-            self._matrix = carried(self._matrix, self._topology)
-        else:
-            self._matrix = predicted(self._topology)
+        online = self.tree.text(ONLINE)
+        topology = parse_topology(capture_sysfs(self.tree))
+        facts = host_facts(topology, self.tree)
+        fingerprint = cache.fingerprint(facts)
+        machine = {name: facts[name] for name in facts.keys() - cache.HOTPLUGGED}
+        cached = self._cached(fingerprint)
+        matrix = cached or self._carried(topology, machine) or predicted(topology)
+        found = _Known(online, topology, fingerprint, machine, matrix, from_cache=bool(cached))
+        with self._writing:
+            self._latest = found
 
-    @property
-    def _trusted(self) -> bool:
-        return self.matrix.verdict is Verdict.TRUSTED
+    def _cached(self, fingerprint: str) -> LatencyMatrix | None:
+        loaded = self.cache_file.load()
+        if loaded.problem:
+            log.warning("the cached latency matrix %s", loaded.problem)
+        if loaded.content is None:
+            return None
+        found = cache.usable(loaded.content, fingerprint)
+        if isinstance(found, LatencyMatrix):
+            return found
+        log.info("the cached latency matrix is not used: %s", found.reason)
+        return None
+
+    def _carried(self, topology: Topology, machine: Mapping[str, str]) -> LatencyMatrix | None:
+        """What was measured on this machine when other CPUs were online."""
+        before = self._latest
+        if before is None or not before.trusted or before.machine != machine:
+            return None
+        return carried(before.matrix, topology)
 
     def compiled(self, settings: Settings) -> Host:
         """The host for the engine, which never sees an unstable measurement."""
-        unstable = self.matrix.verdict is Verdict.UNSTABLE
-        matrix = predicted(self.topology) if unstable else self.matrix
+        known = self._known
+        unstable = known.matrix.verdict is Verdict.UNSTABLE
+        matrix = predicted(known.topology) if unstable else known.matrix
+        widening = Widening(
+            settings.widen, settings.widen_above, settings.widen_below, float(settings.widen_stay)
+        )
         rules = Rules(
             settings.strategy,
             settings.weights,
@@ -107,13 +140,13 @@ class HostWatch:
             settings.dedicated_fallback,
             settings.width,
             settings.rebalance,
+            widening=widening,
         )
-        return compile_host(self.topology, matrix, rules, own_cpus())
+        return compile_host(known.topology, matrix, rules, own_cpus())
 
     async def measure(
         self,
         settings: Settings,
-        on_progress: Callable[[probe.Progress], None] | None = None,
         *,
         held: Callable[[], CpuSet] = lambda: EMPTY,
     ) -> Attempt:
@@ -121,20 +154,18 @@ class HostWatch:
 
         `held`: the CPUs that guests use now, asked again and again.
         """
-        topology, fingerprint = self.topology, self._fingerprint
-        known = self.matrix if self._trusted and not self.from_cache else None
+        began = self._known
+        known = began.matrix if began.trusted and not began.from_cache else None
         if known is not None and not probe.unmeasured(known):
             return Attempt(changed=False, settled=True)
         self.measuring = Measuring(running=True)
 
         def progress(now: probe.Progress) -> None:
             self.measuring.done, self.measuring.total = now.done, now.total
-            if on_progress is not None:
-                on_progress(now)
 
         try:
             fresh = await probe.measure_host(
-                topology,
+                began.topology,
                 program=find_program(self.environment),
                 parameters=fixed_or_adaptive(settings.rounds, settings.iterations),
                 manners=probe.Manners(settings.measure_share, held),
@@ -147,21 +178,25 @@ class HostWatch:
             return Attempt(changed=False, settled=True)
         finally:
             self.measuring.running = False
-        if fingerprint != self._fingerprint:
-            return Attempt(changed=False, settled=False)  # this was another host
-        return await self._taken(fresh)
+        return await self._taken(fresh, began.fingerprint)
 
-    async def _taken(self, fresh: LatencyMatrix) -> Attempt:
+    async def _taken(self, fresh: LatencyMatrix, fingerprint: str) -> Attempt:
         settled = fresh.verdict is not Verdict.UNSTABLE
-        if cache.better(self.matrix, fresh) is self.matrix:
+        with self._writing:
+            known = self._known
+            if fingerprint != known.fingerprint:
+                return Attempt(changed=False, settled=False)  # this was another host
+            better = cache.better(known.matrix, fresh) is fresh
+            if better:
+                self._latest = replace(known, matrix=fresh)
+        if not better:
             log.info("the new measurement is %s: the earlier one stays", fresh.verdict)
             return Attempt(changed=False, settled=settled)
-        self._matrix = fresh
-        await asyncio.to_thread(self._keep, fresh)
+        await asyncio.to_thread(self._keep, fresh, fingerprint)
         return Attempt(changed=True, settled=settled)
 
-    def _keep(self, matrix: LatencyMatrix) -> None:
+    def _keep(self, matrix: LatencyMatrix, fingerprint: str) -> None:
         try:
-            self.cache_file.save(cache.encoded(matrix, self._fingerprint))
+            self.cache_file.save(cache.encoded(matrix, fingerprint))
         except AffinityError as error:
             log.warning("%s: the latency will be measured again at the next start", error.text)

@@ -32,7 +32,9 @@ class LoadWatch:
     async def _run(self) -> None:
         before: CpuTimes = {}
         while True:
-            now = cpu_times(self.tree.head("proc/stat", _HEAD) or "")
+            # The kernel takes its time for it on a large host: it sums up all interrupts.
+            text = await asyncio.to_thread(self.tree.head, "proc/stat", _HEAD)
+            now = cpu_times(text or "")
             busy = busy_between(before, now)
             if busy:
                 shares = [round(share, 3) for share in busy.values()]

@@ -34,7 +34,8 @@ class _Lines(logging.Formatter):
         self._prioritised = prioritised
 
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage().replace("\n", " ")
+        # A guest's threads choose their names: none shall forge a line or speak to a terminal.
+        text = "".join(sign if sign.isprintable() else " " for sign in record.getMessage())
         vmid = getattr(record, "vmid", None)
         if vmid is not None:
             text += f" vmid={vmid}"

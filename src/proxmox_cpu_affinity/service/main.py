@@ -118,7 +118,7 @@ def _loopback(host: str) -> bool:
 
 def alone(paths: Paths) -> int:
     """A lock that lasts as long as this process. AlreadyRunningError."""
-    handle = os.open(paths.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

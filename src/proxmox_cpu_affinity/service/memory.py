@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 
 from proxmox_cpu_affinity.linux.memory import memory_of, memory_on, move_pages_of
@@ -27,22 +27,22 @@ class MemoryMover:
 
     async def move(self, action: MoveMemory) -> None:
         """Move what is on other nodes, if there is room; answered by MemoryMoved."""
+        pid = action.process.pid
         async with self._turn:
-            problem = await asyncio.to_thread(self._hindrance, action)
-            before = await asyncio.to_thread(memory_of, self.tree, action.process.pid)
+            before = after = await asyncio.to_thread(memory_of, self.tree, pid)
+            problem = await asyncio.to_thread(self._hindrance, action, before)
             if not problem:
                 problem = await self._moved(action)
-            after = await asyncio.to_thread(memory_of, self.tree, action.process.pid)
+                after = await asyncio.to_thread(memory_of, self.tree, pid)
         there = sum(after.get(node, 0.0) - before.get(node, 0.0) for node in action.onto)
         elsewhere = sum(mib for node, mib in after.items() if node not in action.onto)
         now = time.monotonic()
         await self.feed(MemoryMoved(now, action.process, action.onto, there, elsewhere, problem))
 
-    def _hindrance(self, action: MoveMemory) -> str:
-        """Why nothing is to be moved; empty if it is."""
+    def _hindrance(self, action: MoveMemory, memory: Mapping[int, float]) -> str:
+        """Why nothing of this memory is to be moved; empty if it is."""
         if not self.is_there(action.process, action.onto):
             return "it is not there any more"
-        memory = memory_of(self.tree, action.process.pid)
         coming = sum(mib for node, mib in memory.items() if node not in action.onto)
         rooms = [memory_on(self.tree, node) for node in action.onto]
         known = [room for room in rooms if room is not None]

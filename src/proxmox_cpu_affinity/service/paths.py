@@ -45,6 +45,11 @@ class Paths:
         return self.run / "port"
 
     @property
+    def lock(self) -> Path:
+        """Held by the one service of this root, with its pid in it."""
+        return self.run / "lock"
+
+    @property
     def lib(self) -> Path:
         return self.root / LIB
 

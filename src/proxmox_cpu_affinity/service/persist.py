@@ -11,15 +11,15 @@ from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.guest import GuestProcess, Policy
 from proxmox_cpu_affinity.model.ids import Cpu, Pid, Tid, Vmid, vmid_of
 from proxmox_cpu_affinity.model.placement import Held, Placement
-from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.reconcile import State, Tracked
 from proxmox_cpu_affinity.reconcile.state import Leaving
+from proxmox_cpu_affinity.reconcile.strain import Strain
 
 _CPU_MOST = 65535
 _OWED_MOST = 1 << 30
 
 # What files of earlier versions do not have.
-_LATER: Mapping[str, object] = {"leaving": {}, "ration": 0}
+_LATER: Mapping[str, object] = {"leaving": {}, "ration": 0, "strained": {}}
 
 Masks = tuple[tuple[Tid, CpuSet], ...]
 
@@ -34,6 +34,7 @@ class Memory:
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)
     turn: Turn = field(default_factory=Turn)
     ration: Ration = field(default_factory=Ration)
+    strain: Mapping[Vmid, Strain] = field(default_factory=dict)  # of those that have their nodes
 
 
 def to_json(state: State, *, boot_id: str) -> dict[str, object]:
@@ -46,6 +47,7 @@ def to_json(state: State, *, boot_id: str) -> dict[str, object]:
         "leaving": {str(v): _leaving_to_json(one) for v, one in state.leaving.items()},
         "last_places": {str(v): str(cpus) for v, cpus in state.last_places.items()},
         "tracked": {str(v): _tracked_to_json(t) for v, t in state.tracked.items()},
+        "strained": {str(v): one.calm for v, one in state.strain.items() if one.wide},
     }
 
 
@@ -98,6 +100,7 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
             },
             turn=_turn(kept.get("turn")),
             ration=Ration(jsonvalue.whole(kept, "ration", low=-_OWED_MOST, high=SAVED)),
+            strain={v: _strain(c) for v, c in _by_vmid(kept, "strained").items()},
         )
     except (ValueError, TypeError, KeyError) as error:
         raise SyntaxFault(f"the state file is not understood ({error})") from None
@@ -109,21 +112,17 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
         tracked={},
         released=frozenset(),
         leaving={},
+        strain={},
         last_places={**memory.last_places, **places},
     )
 
 
-def fits(memory: Memory, topology: Topology) -> Memory:
-    """Without what speaks of CPUs that are gone: such guests are placed anew when seen. And without
-    reservations: nobody knows how those starts went on, and a drop-in that is laid down again
+def without_reservations(memory: Memory) -> Memory:
+    """Nobody knows how starts that were under way went on, and a drop-in that is laid down again
     could outlive its start. Their places are remembered."""
-    tracked, places = {}, dict(memory.last_places)
-    for vmid, kept in memory.tracked.items():
-        if kept.process is None:
-            places[vmid] = kept.placement.home
-        elif kept.placement.home <= topology.online:
-            tracked[vmid] = kept
-    return replace(memory, tracked=tracked, last_places=places)
+    tracked = {v: kept for v, kept in memory.tracked.items() if kept.process is not None}
+    places = {v: kept.placement.home for v, kept in memory.tracked.items() if v not in tracked}
+    return replace(memory, tracked=tracked, last_places={**memory.last_places, **places})
 
 
 def _tracked(vmid: Vmid, value: object) -> Tracked:
@@ -167,6 +166,12 @@ def _tracked(vmid: Vmid, value: object) -> Tracked:
 def _leaving(vmid: Vmid, value: object) -> Leaving:
     entry = _mapping(value)
     return Leaving(_process(vmid, entry), _masks(entry["found"]))
+
+
+def _strain(calm: object) -> Strain:
+    if not isinstance(calm, int | float):
+        raise TypeError("strained")
+    return Strain(wide=True, calm=float(calm))
 
 
 def _process(vmid: Vmid, entry: Mapping[str, object]) -> GuestProcess:

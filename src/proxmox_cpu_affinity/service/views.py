@@ -1,12 +1,13 @@
 """Answers of the API, made from the state. Pure: nothing here reads or waits."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from proxmox_cpu_affinity.engine.facts import Occupancy
 from proxmox_cpu_affinity.engine.occupancy import overlapping
 from proxmox_cpu_affinity.engine.plan import Plan
 from proxmox_cpu_affinity.engine.rebalance import Move
+from proxmox_cpu_affinity.engine.report import Reporter, decided, named
 from proxmox_cpu_affinity.engine.score import guest_scores as score_of_each
 from proxmox_cpu_affinity.engine.score import score
 from proxmox_cpu_affinity.engine.trace import Candidate, Decision
@@ -17,6 +18,7 @@ from proxmox_cpu_affinity.model.latency import LatencyMatrix
 from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.reconcile import State, Tracked
+from proxmox_cpu_affinity.reconcile.placing import review
 from proxmox_cpu_affinity.reconcile.rebalancing import words
 from proxmox_cpu_affinity.render import lines
 
@@ -47,17 +49,18 @@ def topology(host: Topology) -> wire.TopologyView:
     )
 
 
-def ranking(host: Topology, matrix: LatencyMatrix) -> list[wire.Ranking]:
-    """For each CPU the others, nearest first, with the kernel's package and core numbers."""
+def ranking(host: Topology, matrix: LatencyMatrix) -> Iterator[wire.Ranking]:
+    """For each CPU the others, nearest first, with the kernel's package and core numbers.
+
+    One after the other: on a host of 512 CPUs all of them together are 100 MB of objects.
+    """
 
     def neighbor(cpu: Cpu, latency: float) -> wire.Neighbor:
         place = host.place(cpu)
         return wire.Neighbor(cpu, place.package_id, place.core_id, round(latency, 2))
 
-    return [
-        wire.Ranking(cpu, [neighbor(other, ns) for other, ns in matrix.ranking(cpu)])
-        for cpu in matrix.cpus
-    ]
+    for cpu in matrix.cpus:
+        yield wire.Ranking(cpu, [neighbor(other, ns) for other, ns in matrix.ranking(cpu)])
 
 
 def summary(host: Topology, matrix: LatencyMatrix) -> wire.RankingSummary:
@@ -88,6 +91,7 @@ def scored(state: State) -> wire.ScoreView | None:
         gap=round(found.gap, 4),
         no_pinning=round(found.no_pinning, 4),
         round_robin=round(found.round_robin, 4),
+        packed=round(found.packed, 4),
     )
 
 
@@ -105,13 +109,16 @@ def guest(
     config: GuestConfig,
     process: GuestProcess | None = None,
     scores: Scores = NO_SCORES,
+    report: Reporter | None = None,
 ) -> wire.GuestView:
-    """One guest. `process` matters for guests that are not tracked."""
+    """One guest. `process` matters for guests that are not tracked; `report` is the state's, for
+    those who ask for many."""
     tracked = state.tracked.get(config.vmid)
     reason = config.exclusion(state.manage)
     if tracked is not None and tracked.process is not None:
         process = tracked.process
     confined = None if tracked is None else tracked.confined
+    report = state.reporter() if report is None else report
     code, why = ("", "") if reason is None else (reason.value, lines.excluded(reason))
     if config.vmid in state.released:
         code, why = wire.RELEASED, "let go by hand until its next start"
@@ -143,6 +150,8 @@ def guest(
         bound=None if bound is None else round(bound, 4),
         drift=0 if tracked is None else tracked.drift,
         confined_after_s=None if tracked is None else confined_after(tracked),
+        width="" if tracked is None else report.reach(tracked.placement),
+        width_why="" if tracked is None else report.width(tracked.placement),
     )
 
 
@@ -181,11 +190,11 @@ def hook_started(state: State, vmid: Vmid, *, announced: bool) -> wire.HookAnswe
     tracked = state.tracked.get(vmid)
     if tracked is None:
         return wire.HookAnswer(vmid, _left_alone(state, vmid))
-    host = state.host.topology
+    host, width = state.host.topology, state.reporter().width(tracked.placement)
     if announced or tracked.process is None:
-        line = lines.reserved(host, tracked.placement)
+        line = lines.reserved(host, tracked.placement, width)
     else:
-        line = lines.running(host, tracked)
+        line = lines.running(host, tracked, width)
     return wire.HookAnswer(vmid, line, str(tracked.placement.home), outcome(tracked))
 
 
@@ -206,9 +215,8 @@ def hook_stopped(state: State, vmid: Vmid) -> wire.HookAnswer:
     last = state.last_places.get(vmid)
     if vmid in state.tracked or last is None or not state.managed(vmid):
         return wire.HookAnswer(vmid, "")
-    word = "CPU" if len(last) == 1 else "CPUs"
     verb = "is" if len(last) == 1 else "are"
-    return wire.HookAnswer(vmid, f"{word} {last} {verb} free again")
+    return wire.HookAnswer(vmid, f"{named(last)} {verb} free again")
 
 
 def let_go(vmid: Vmid, freed: Confined | None, *, before: str) -> wire.ReassignRow:
@@ -270,21 +278,40 @@ def _reassigned(state: State, vmid: Vmid, *, running: bool) -> tuple[str, str]:
 
 
 def decisions(
-    tracked: Mapping[Vmid, Tracked], earlier: Iterable[tuple[str, Vmid, Decision]]
+    state: State, earlier: Iterable[tuple[str, Vmid, Decision]], vmid: Vmid | None = None
 ) -> list[wire.DecisionView]:
     """Each guest's own decision, by VMID, then the others of `earlier` (time, guest, decision),
-    newest first. The own one of a guest may be older than all that were kept."""
+    newest first; of one guest alone, if asked for. The own one may be older than all that were
+    kept; where the candidates are not known, the place is priced anew."""
     kept = list(earlier)
     times = {id(made): time for time, _, made in kept}
-    own = [(v, t.decision) for v, t in sorted(tracked.items()) if t.decision is not None]
-    holding = {id(made) for _, made in own}
-    return [
-        *(decision(times.get(id(made), ""), vmid, made, current=True) for vmid, made in own),
-        *(decision(time, vmid, made) for time, vmid, made in kept if id(made) not in holding),
-    ]
+    chosen = sorted(state.tracked if vmid is None else state.tracked.keys() & {vmid})
+    report = state.reporter()
+    own = [_own_decision(state, one, times, report) for one in chosen]
+    holding = {id(state.tracked[one].decision) for one in chosen}
+    past = ((t, v, d) for t, v, d in kept if vmid in (None, v) and id(d) not in holding)
+    return [*own, *(decision(*one) for one in past)]
 
 
-def decision(time: str, vmid: Vmid, made: Decision, *, current: bool = False) -> wire.DecisionView:
+def _own_decision(
+    state: State, vmid: Vmid, times: Mapping[int, str], report: Reporter
+) -> wire.DecisionView:
+    """A guest that was moved, grown or shrunk was not compared with others when it was."""
+    tracked = state.tracked[vmid]
+    made = tracked.decision
+    priced = review(state, vmid) if made is None or not made.candidates else None
+    known = made or priced
+    assert known is not None
+    shown = known if priced is None else replace(known, candidates=priced.candidates)
+    return replace(
+        decision(times.get(id(made), ""), vmid, shown),
+        current=True,
+        width=report.width(tracked.placement),
+        recomputed=priced is not None and bool(priced.candidates or made is None),
+    )
+
+
+def decision(time: str, vmid: Vmid, made: Decision) -> wire.DecisionView:
     placement = made.placement
     return wire.DecisionView(
         time=time,
@@ -294,7 +321,7 @@ def decision(time: str, vmid: Vmid, made: Decision, *, current: bool = False) ->
         reason=made.reason,
         warnings=list(placement.warnings),
         candidates=[_candidate(candidate) for candidate in made.candidates],
-        current=current,
+        told=decided(made),
     )
 
 

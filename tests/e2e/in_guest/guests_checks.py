@@ -1,5 +1,6 @@
 """Guests that start and stop as under Proxmox VE: what their threads may use afterwards."""
 
+import subprocess
 import time
 from collections import Counter
 
@@ -125,6 +126,32 @@ def check_thirty_guests_at_once_are_spread_evenly() -> None:
     assert all(len(cpus) == 1 for cpus in held.values()), held
     assert max(loads.values()) - min(loads.get(cpu, 0) for cpu in kernel.online()) <= 1, loads
     assert all(kernel.began_on(vmid) == cpus for vmid, cpus in held.items())
+
+
+@by_hand
+@shows(7)
+def check_guest_that_waits_gets_its_node() -> None:
+    """Busy strangers come to its cache group: nobody says so but the kernel."""
+    node.ready()
+    wide = {"PCA_WIDTH": "domain", "PCA_WIDEN": "pressure", "PCA_WIDEN_STAY": "1"}
+    with node.settings(**wide, PCA_WIDEN_ABOVE="20%", PCA_WIDEN_BELOW="15%"):
+        node.fresh(100, keys={"args": "-load 1"})
+        group = kernel.held(100)
+        assert group == kernel.cache_group(min(group))
+        number = next(n for n in (0, 1) if group <= kernel.node_cpus(n))
+        cpus = ",".join(map(str, sorted(group)))
+        words = ("taskset", "-c", cpus, "sh", "-c", "while :; do :; done")
+        strangers = [subprocess.Popen(words) for _ in range(2 * len(group))]
+        try:
+            whole = kernel.node_cpus(number)
+            node.wait_for("it has its node", lambda: kernel.held(100) == whole, patience=300)
+            assert node.guest(100)["width"] == "node"
+            assert kernel.limit(100) == whole
+        finally:
+            for stranger in strangers:
+                stranger.kill()
+                stranger.wait()
+        node.power_off(100)
 
 
 @shows(7)

@@ -1,6 +1,7 @@
 """The adapters to systemd on the real one, without the service: what all else stands on."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
+from proxmox_cpu_affinity.linux.pressure import WaitingMeter
 from proxmox_cpu_affinity.linux.scopes import Scopes, Sighting
 from proxmox_cpu_affinity.linux.systemd import Listener, Systemd
 from proxmox_cpu_affinity.linux.tree import Tree
@@ -228,3 +230,28 @@ def check_drop_in_holds_from_the_first_instruction_once_systemd_has_seen_its_dir
 
     told(story())
     DROP_INS.clean(directories=True)
+
+
+@shows(7)
+def check_waiting_of_a_guest_is_read_from_its_scope() -> None:
+    """Of one that shares a CPU with busy threads of its own most of the time, of an idle one less;
+    from the kernel's cpu.pressure, not from threads."""
+
+    async def story() -> None:
+        await asyncio.to_thread(node.configure, 100, keys={**WITHOUT_HOOK, "args": "-load 2"})
+        await asyncio.to_thread(node.start, 100)
+        busy = NodeGuests(TREE).process(Vmid(100))
+        idle = await started(101)
+        assert busy is not None
+        assert (kernel.folder(100) / "cpu.pressure").exists()
+        async with connected() as (scopes, _):
+            assert await scopes.enclose(Vmid(100), CpuSet.of((Cpu(0),)))
+        meter = WaitingMeter(TREE)
+        assert meter.waited((busy, idle), time.monotonic()) == {}
+        await asyncio.sleep(5)
+        shares = meter.waited((busy, idle), time.monotonic())
+        assert not meter.by_threads
+        assert shares[Vmid(100)] > 0.2, shares
+        assert shares[Vmid(101)] < shares[Vmid(100)], shares
+
+    told(story())

@@ -37,7 +37,8 @@ def explain(session: Session, /, *, vmid: Vmid, as_json: bool, socket: Path | No
     ui.result(f"VM {vmid}{name}")
     ui.pairs(found.words)
     if found.decision is not None and found.decision.candidates:
-        ui.heading("Candidates, cheapest first:")
+        when = ", priced now" if found.decision.recomputed else ""
+        ui.heading(f"Candidates, cheapest first{when}:")
         ui.table(COLUMNS, [_row(found.decision, c) for c in found.decision.candidates])
 
 
@@ -50,7 +51,7 @@ def explained(client: Client, vmid: Vmid, tree: Tree) -> Explanation:
         guest=guest,
         memory={} if guest.pid is None else memory_of(tree, Pid(guest.pid)),
         guests=read_list(wire.GuestView, client.get("guests")),
-        decisions=read_list(wire.DecisionView, client.get("decisions")),
+        decisions=read_list(wire.DecisionView, client.get("decisions", query={"vmid": str(vmid)})),
         topology=read(wire.TopologyView, client.get("topology")),
     )
 

@@ -34,7 +34,9 @@ class Guest:
     threads: tuple[Thread, ...] = ()
     children: tuple[Thread, ...] = ()
     error: str = ""
-    held_since: str = ""  # as the service says it; empty where it does not answer
+    held_since: str = ""  # this and these as the service says it; empty where it does not answer
+    width: str = ""
+    width_why: str = ""
 
 
 @click.command(cls=Command, needs_pve=True, examples=("ps", "ps 100 -v", "ps --json -v"))
@@ -55,8 +57,8 @@ def ps(
     guests = running(session.tree, vmid, verbose=verbose)
     manage = manage_here(session.tree, quiet=quiet)
     if verbose:
-        since = _held_since(session)
-        guests = [replace(guest, held_since=since.get(guest.config.vmid, "")) for guest in guests]
+        known = _known(session)
+        guests = [_with(guest, known.get(guest.config.vmid)) for guest in guests]
     if as_json:
         ui.document([as_document(guest, manage, verbose=verbose) for guest in guests])
     else:
@@ -100,13 +102,21 @@ def _running(tree: Tree, node: NodeGuests, process: GuestProcess, *, verbose: bo
     )
 
 
-def _held_since(session: Session) -> dict[int, str]:
-    """From when on guests were on their CPUs: the service alone knows, and need not run."""
+def _known(session: Session) -> dict[int, wire.GuestView]:
+    """What the service alone knows: since when guests were on their CPUs, and why they may use what
+    they use. It need not run."""
     try:
         guests = read_list(wire.GuestView, client_of(session, None).get("guests"))
     except AffinityError:
         return {}
-    return {guest.vmid: guest.held_since for guest in guests}
+    return {guest.vmid: guest for guest in guests}
+
+
+def _with(guest: Guest, known: wire.GuestView | None) -> Guest:
+    if known is None:
+        return guest
+    width, why = known.width, known.width_why
+    return replace(guest, held_since=known.held_since, width=width, width_why=why)
 
 
 def _children(tree: Tree, pid: Pid) -> tuple[Thread, ...]:
@@ -138,7 +148,8 @@ def as_document(guest: Guest, manage: Manage | None, *, verbose: bool) -> dict[s
     fields["error"] = guest.error
     fields["managed_by"], fields["reason_code"] = managed(config, manage)
     fields["held_since"] = guest.held_since
-    may_lack = {"pid", "affinity", "error", "held_since"}
+    fields["width"], fields["width_why"] = guest.width, guest.width_why
+    may_lack = {"pid", "affinity", "error", "held_since", "width", "width_why"}
     return {name: value for name, value in fields.items() if value or name not in may_lack}
 
 
@@ -177,7 +188,8 @@ def _show_threads(guests: list[Guest]) -> None:
         if guest.threads:
             since = HELD_SINCE.get(guest.held_since)
             held = f", on its CPUs {since}" if since else ""
-            ui.heading(f"Threads of VM {guest.config.vmid}{held}:")
+            why = f" ({guest.width_why})" if guest.width_why else ""
+            ui.heading(f"Threads of VM {guest.config.vmid}{held}{why}:")
             ui.table(("TID", "CPU", "Affinity", "Name"), map(_thread_row, guest.threads))
         if guest.children:
             ui.heading(f"Child processes of VM {guest.config.vmid}:")

@@ -28,6 +28,7 @@ from proxmox_cpu_affinity.render.trust import to_do
 from proxmox_cpu_affinity.service.paths import SETTINGS, Paths
 
 _TCP_PATIENCE = 5.0  # seconds
+_NAMED = 4  # guests whose reasons are told
 
 
 def _read_settings(patient: Patient) -> tuple[Settings, tuple[str, ...]]:
@@ -159,8 +160,9 @@ def check_guests(patient: Patient) -> Result:
     if lost:
         return failed(f"{listed('VM', lost)} not held on any CPU", "see: explain VMID")
     if homeless:
-        text = f"{listed('VM', [g.vmid for g in homeless])}: {homeless[0].refused}"
-        return failed(text, "see: explain VMID, and plan")
+        words = [f"VM {guest.vmid}: {guest.refused}" for guest in homeless[:_NAMED]]
+        words += [f"and {len(homeless) - _NAMED} more"] if len(homeless) > _NAMED else []
+        return failed("; ".join(words), "see: explain VMID, and plan")
     if partly:
         return warning(f"{listed('VM', partly)} held in part only", "see: explain VMID")
     if not running:
@@ -183,6 +185,21 @@ def check_overcommit(patient: Patient) -> Result:
     return ok(f"{count}; no CPU is shared")
 
 
+def check_width(patient: Patient) -> Result:
+    """How far guests' threads may go, and why."""
+    held = [guest for guest in patient.guests if guest.cpus]
+    setting = f"PCA_WIDTH={patient.status.width}"
+    if not held:
+        return ok(f"{setting}; no guest is placed")
+    by_width = {
+        "on own CPUs": [guest.vmid for guest in held if guest.width == "exact"],
+        "in L3 groups": [guest.vmid for guest in held if guest.width == "domain"],
+        "in nodes, for they waited": [guest.vmid for guest in held if guest.width == "node"],
+    }
+    words = [f"{listed('VM', vmids)} {how}" for how, vmids in by_width.items() if vmids]
+    return ok(f"{setting}, host committed {patient.status.committed} %: {'; '.join(words)}")
+
+
 CHECKS = (
     Check("settings", check_settings),
     Check("service", check_service),
@@ -191,4 +208,5 @@ CHECKS = (
     Check("confinement", check_confinement),
     Check("guests", check_guests),
     Check("overcommit", check_overcommit),
+    Check("width", check_width),
 )

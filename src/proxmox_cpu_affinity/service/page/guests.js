@@ -126,7 +126,7 @@ export class GuestList {
     const kept = this.rows.get(vmid);
     let content;
     try {
-      const decisions = await get("decisions");
+      const decisions = await get(`decisions?vmid=${vmid}`);
       const current = decisions.find((each) => each.vmid === vmid && each.current);
       content = this.#explanation(kept.guest, current);
     } catch (error) {
@@ -142,7 +142,7 @@ export class GuestList {
     say(guest.reason && `Left alone: ${guest.reason}.`);
     if (decision) say(`${decision.time ? `${clock(decision.time)}: ` : ""}${decision.reason}`);
     else if (guest.cpus) say("It was found on these CPUs and left there; no decision is known.");
-    if (guest.applied && guest.applied !== guest.cpus) say(`Its threads may use ${guest.applied}.`);
+    say(guest.width_why);
     say(this.#facts(guest));
     for (const text of guest.warnings) say(text, "warn");
     for (const text of guest.faults) say(text, "bad");

@@ -51,6 +51,7 @@ export class HeatMap {
     this.cpus = this.cells.dataset.cpus.split(" ").map(Number);
     this.starts = this.cells.dataset.at.split(" ").map(Number);
     this.cell = Number(this.cells.dataset.cell);
+    this.at = this.at.map((place) => Math.min(place, this.cpus.length - 1)); // CPUs may have gone
     this.matrix = matrix;
     this.index = new Map(matrix.cpus.map((cpu, i) => [cpu, i]));
     this.cross = ["cross halo", "cross"].map((name) => {

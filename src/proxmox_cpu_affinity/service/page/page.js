@@ -95,7 +95,7 @@ function facts(status) {
 function score(found) {
   if (!found) return [make("p", { class: "quiet" }, "No guest is placed.")];
   const rows = [["As placed", found.slowdown, "ours"], ["Least possible", found.bound], ["Without pinning", found.no_pinning],
-    ["Round robin", found.round_robin]];
+    ["Round robin", found.round_robin], ["Packed", found.packed]];
   const most = Math.max(...rows.map(([, share]) => share), 0.0001);
   const bars = rows.map(([name, share, more]) => {
     const bar = make("i");

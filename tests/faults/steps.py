@@ -1,0 +1,108 @@
+"""One fault at each step of what the service, the hook and the command line do, by strace.
+
+A part of the faults is drawn from a seed, in equal parts of each errand as far as it has so many;
+`--steps -1` takes all. One that goes wrong is named; `--fault WORDS` plays those that are named so.
+"""
+
+import os
+import random
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+from tests.faults.errands import ERRANDS, Errand
+from tests.faults.playground import playground
+from tests.faults.stepping import Fault, faults_of
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What a fault in an errand led to."""
+
+    errand: str
+    fault: Fault
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.errand}: {self.fault}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Faults that were played, those that came, and what went wrong."""
+
+    runs: int
+    struck: int
+    wrong: tuple[Wrong, ...]
+
+
+def all_faults(kind: type[Errand]) -> list[Fault]:
+    """Every fault of an errand. AssertionError where it goes wrong without any."""
+    with playground() as ground:
+        errand = kind(ground)
+        try:
+            wrong = errand.do(errand.tracer.watching())
+            assert not wrong, f"{kind.name}, without a fault: {wrong}"
+            return list(faults_of(errand.tracer.steps()))
+        finally:
+            errand.over()
+
+
+def drawn(found: Sequence[Sequence[Fault]], most: int, seed: int) -> list[list[Fault]]:
+    """At most so many of all faults (0: all), an equal part of each errand's."""
+    chance = random.Random(seed)
+    left = most
+    # Who has few leaves the rest to those that have more.
+    order = sorted(range(len(found)), key=lambda number: len(found[number]))
+    taken: dict[int, list[Fault]] = {}
+    for place, number in enumerate(order):
+        share = min(left // (len(order) - place), len(found[number])) if most else None
+        chosen = list(found[number]) if share is None else chance.sample(found[number], share)
+        taken[number] = chosen
+        left -= len(chosen)
+    return [taken[number] for number in range(len(found))]
+
+
+def played(kind: type[Errand], faults: Sequence[Fault]) -> Outcome:
+    """Play these faults one after the other, on one node."""
+    wrong: list[Wrong] = []
+    struck = 0
+    with playground() as ground:
+        errand = kind(ground)
+        try:
+            for fault in faults:
+                found = _once(errand, fault)
+                struck += errand.tracer.struck()
+                if found:
+                    wrong.append(Wrong(kind.name, fault, "; ".join(found)))
+        finally:
+            errand.over()
+    return Outcome(len(faults), struck, tuple(wrong))
+
+
+def _once(errand: Errand, fault: Fault) -> list[str]:
+    try:
+        return errand.do(errand.tracer.spoiling(fault))
+    except Exception as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def campaign(most: int, seed: int, *, only: str = "") -> Outcome:
+    """Play the faults of all errands, or so many of them, whose names have these words; each part
+    in a process of its own."""
+    with ProcessPoolExecutor() as pool:
+        found = [
+            [fault for fault in faults if only in f"{kind.name}: {fault}"]
+            for kind, faults in zip(ERRANDS, pool.map(all_faults, ERRANDS), strict=True)
+        ]
+        jobs = [
+            (kind, part[at :: os.cpu_count() or 1])
+            for kind, part in zip(ERRANDS, drawn(found, most, seed), strict=True)
+            for at in range(os.cpu_count() or 1)
+        ]
+        outcomes = list(pool.map(played, *zip(*jobs, strict=True)))
+    return Outcome(
+        sum(one.runs for one in outcomes),
+        sum(one.struck for one in outcomes),
+        tuple(wrong for one in outcomes for wrong in one.wrong),
+    )

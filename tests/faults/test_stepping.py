@@ -1,0 +1,60 @@
+"""strace as the one who lets a system call fail."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.faults.stepping import KILL, WRITING, Fault, Step, Tracer, faults_of
+from tests.faults.steps import drawn
+
+WRITES = "import os, sys\nos.mkdir(sys.argv[1] + '/one')\nos.mkdir(sys.argv[1] + '/two')\n"
+
+
+def run(before: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    words = [*before, sys.executable, "-I", "-S", "-c", WRITES, str(folder)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def tracer(tmp_path: Path) -> Tracer:
+    (tmp_path / "root").mkdir()
+    return Tracer(tmp_path / "log", tuple(WRITING), tmp_path / "root")
+
+
+def test_steps_are_the_calls_below_the_root(tracer: Tracer) -> None:
+    assert tracer.root is not None
+    assert run(tracer.watching(), tracer.root).returncode == 0
+    assert tracer.steps() == [Step("mkdir", "one", 1), Step("mkdir", "two", 1)]
+
+
+@pytest.mark.parametrize(("what", "says"), [("ENOSPC", "No space left"), (KILL, "")])
+def test_fault_comes_at_its_step(tracer: Tracer, what: str, says: str) -> None:
+    assert tracer.root is not None
+    done = run(tracer.spoiling(Fault(Step("mkdir", "two", 1), what)), tracer.root)
+    assert done.returncode
+    assert says in done.stderr
+    assert tracer.struck()
+    assert [path.name for path in tracer.root.iterdir()] == ["one"]
+
+
+def test_fault_at_a_step_that_never_comes_has_not_struck(tracer: Tracer) -> None:
+    assert tracer.root is not None
+    assert run(tracer.spoiling(Fault(Step("mkdir", "two", 2), KILL)), tracer.root).returncode == 0
+    assert not tracer.struck()
+
+
+def test_each_step_fails_and_what_changes_something_is_killed_too() -> None:
+    steps = [Step("openat", "a", 1), Step("write", "a", 1), Step("write", "a", 2)]
+    faults = list(faults_of(steps))
+    assert [fault.step for fault in faults if fault.what != KILL] == steps
+    assert [fault.step for fault in faults if fault.what == KILL] == steps[1:]
+
+
+def test_who_has_few_faults_leaves_the_rest_to_the_others() -> None:
+    many = [Fault(Step("write", str(n), 1), KILL) for n in range(50)]
+    parts = drawn([many, many[:3], many], 23, seed=1)
+    assert [len(part) for part in parts] == [10, 3, 10]
+    assert drawn([many, many[:3]], 0, seed=1) == [many, many[:3]]
+    assert drawn([many], 5, seed=1) == drawn([many], 5, seed=1) != drawn([many], 5, seed=2)
