@@ -33,7 +33,8 @@ def picture(browser: Browser, port: int, file: Path, *, dark: bool, width: int =
         height = min(page.evaluate("document.documentElement.scrollHeight"), HEIGHT_MAX)
         data = page.screenshot(clip={"x": 0, "y": 0, "width": width, "height": height})
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    image.quantize(COLOURS, METHOD, dither=Image.Dither.NONE).save(file, optimize=True)
+    few = image.quantize(COLOURS, METHOD, kmeans=4, dither=Image.Dither.NONE)
+    few.save(file, optimize=True)
 
 
 def main() -> None:
