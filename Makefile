@@ -18,7 +18,7 @@ DIST := $(PREFIX)/lib/python3/dist-packages
 PYTHON := $(or $(wildcard $(BIN)/python),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo check test page-test screenshots e2e faults fuzz api-test audit licences lock bench bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
+.PHONY: help setup develop demo check test page-test screenshots e2e faults load fuzz api-test audit licences lock bench bench-hook bench-confining bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ faults: develop ## histories and system calls with faults; HISTORIES= REAL= STEP
 	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES)) \
 		$(if $(REAL),--processes $(REAL)) $(if $(STEPS),--steps $(STEPS)) $(if $(FIRST),--first $(FIRST))
 
+load: develop ## 200 guests at once, 100,000 events, 512 CPUs; SHORT=1, EVENTS=5000
+	@$(BIN)/python -m tests.load.run $(if $(SHORT),--short) $(if $(EVENTS),--events $(EVENTS))
+
 fuzz: develop ## every reader of others' texts under atheris; SECONDS=600 in all, KEEP=1 into the corpus
 	@$(BIN)/python -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(KEEP),--keep)
 
@@ -94,8 +97,13 @@ licences: develop $(ATTACK)/.ready ## rewrite constraints/licences.txt
 lock: ## rewrite constraints/locked from constraints/*.txt; needs python3.11, python3.13 and pip-tools
 	scripts/lock
 
-bench: develop ## what the hook costs beside its peers; in a booted Debian, confining as multiples of set-property
+bench: develop ## one table: start, hook, ps, decisions, memory, idling, beside goals and peers; ONLY=hook,ps
+	@$(BIN)/python -m bench.run $(if $(ONLY),--only $(ONLY))
+
+bench-hook: develop ## what the hook's imports cost
 	$(BIN)/python bench/hook.py
+
+bench-confining: develop ## in a booted Debian: confining as multiples of set-property
 	$(BIN)/python -m tests.e2e.run --full -k times_as_multiples,io_threads
 
 bench-placement: develop ## how far placements are from the best possible, and how quick
@@ -143,8 +151,9 @@ install-docs: build/share/.made ## man pages and completions into DESTDIR; needs
 deb: ## the Debian package, made in a Debian 12 of its own; ARCH=arm64 for another processor
 	scripts/make-deb $(ARCH)
 
-deb-test: develop ## the package in booted guests of both releases, from installation to purge
-	$(BIN)/python -m tests.deb.run $(if $(SUITE),--suite $(SUITE))
+deb-test: develop ## the package on both releases, from installation to purge; PLAIN=1, ARM64=1
+	$(BIN)/python -m tests.deb.run $(if $(SUITE),--suite $(SUITE)) $(if $(PLAIN),--plain) \
+		$(if $(ARM64),--arm64)
 
 clean: ## what was built and set up
 	rm -rf build $(VENV) $(ATTACK) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -140,7 +140,7 @@ class Story:
         return self._normal(value) if isinstance(value, str) else value
 
 
-SCORES = ("score", "slowdown", "bound", "gap", "no_pinning", "round_robin")
+SCORES = ("score", "slowdown", "bound", "gap", "no_pinning", "round_robin", "packed")
 
 
 def run(root: Path, *words: str) -> tuple[int, str, str]:
@@ -329,7 +329,18 @@ def _host_s_story(story: Story, root: Path) -> None:
     with _environment(PCA_PINGPONG=str(program)), _may_use("0"):
         story.text("cpuinfo-nothing", root, "cpuinfo")
     guests = ("--guest", "100:4", "--guest", "101:2", "--guest", "102:40")
-    story.both("plan-host", root, "plan", "--host", "generated:2x2x4x2", *guests)
+    host = ("--host", "generated:2x2x4x2")
+    story.both("plan-host", root, "plan", *host, *guests)
+    guests = (
+        "--guest",
+        "100:4:2:cpu-pinned",
+        "--guest",
+        "101:2",
+        "--guest",
+        "102:40:cpu-dedicated",
+    )
+    for form in ("qm", "libvirt", "rhv"):
+        story.text(f"plan-{form}", root, "plan", *host, *guests, "--format", form)
     hybrid = "generated:1x1x4x2+4e+2lp+isolated=2+offline=5"
     story.both("topology-host", root, "topology", "--host", hybrid)
 

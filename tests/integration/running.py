@@ -63,13 +63,17 @@ class Running:
         self.output = node.path("/var/log/service.out")
         self.start()
 
+    @property
+    def program(self) -> tuple[str, ...]:
+        """The module that is run, and its first arguments."""
+        return ("proxmox_cpu_affinity.service.main",)
+
     def start(self) -> None:
         with self.output.open("a") as out:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
-                    "-m",
-                    "proxmox_cpu_affinity.service.main",
+                    *("-m", *self.program),
                     *("--root", str(self.node.root), "--port", "0", *self.flags),
                 ],
                 stdin=subprocess.DEVNULL,

@@ -53,6 +53,14 @@ def test_every_read_answers_over_both_listeners(service: Running) -> None:
             assert answer.headers.get_content_type() == endpoint.media
 
 
+def test_the_ranking_comes_row_by_row(service: Running) -> None:
+    """On 512 CPUs it is 15 MB: made at once it held every hook up for 1.7 s and took 100 MB."""
+    answer = service.get("/api/v1/core-ranking")
+    assert answer.headers["Transfer-Encoding"] == "chunked"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert [entry["cpu"] for entry in answer.list] == sorted(os.sched_getaffinity(0))
+
+
 def test_routes_of_the_go_project_answer_as_before(service: Running) -> None:
     assert service.get("/api/ping", tcp=True).json == {"ping": "pong"}
     ranking = json.loads(service.get("/api/ranking", tcp=True).body)
@@ -260,6 +268,13 @@ def test_plan_changes_nothing_and_is_bounded(shared: Running) -> None:
     assert isinstance(rows, list)
     assert [row["vmid"] for row in rows] == [100, 101, 102]
     assert shared.get("/api/v1/core-vm-affinity").json == {}
+    whole = shared.get("/api/v1/status").json["cpus"]
+    assert isinstance(whole, int)
+    alone = {"vmid": 103, "vcpus": whole, "policy": "dedicated"}
+    rows = shared.ask("POST", "/api/v1/plan", {"guests": [*guests, alone]}).json["guests"]
+    assert isinstance(rows, list)
+    assert rows[3]["start"] is None
+    assert "of its own wanted" in rows[3]["reason"]
     many = [{"vmid": 100 + i, "vcpus": 1} for i in range(1001)]
     assert shared.ask("POST", "/api/v1/plan", {"guests": many}).status == 400
     twice = [{"vmid": 100, "vcpus": 1}] * 2

@@ -136,6 +136,11 @@ TABLE = "# CPU,Core,Socket,Node,,L1d,L1i,L2,L3\n0,0,0,0,,0,0,0,0\n1,1,0,0,,1,1,1
         (TABLE + "1,1,0,0,,1,1,1,0\n", "named twice"),
         (TABLE + "what is this\n", "line 4: neither lscpu nor numactl"),
         ("Architecture: x86_64\n", "which CPUs are online"),
+        (TABLE + "available: 2 nodes (0-1)\nnode 0 cpus: 0 1\n", "tells of 2 nodes, and"),
+        (TABLE + 2 * "node 0 cpus: 0 1\n", "node 0 cpus: told twice"),
+        (TABLE + "node 0 cpus: 0\nnode 00 cpus: 1\n", "node 0 cpus: told twice"),
+        (TABLE + "node 0 cpus: 0 1\nnode 0 size: 7 MB\nnode 0 size: 9 MB\n", "node 0 size: told"),
+        (TABLE + "node 0 cpus: 0 1\n  0: 10\n  0: 20\n", "node 0 distances: told"),
     ],
 )
 def test_what_contradicts_is_refused(text: str, why: str) -> None:

@@ -1,6 +1,7 @@
 """Captured directories and tars: read where they hold a host, refused otherwise, never left."""
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -59,10 +60,83 @@ def test_links_are_not_followed(kind: bytes, tmp_path: Path) -> None:
     assert f"{CPU_DIR}/isolated" not in found
 
 
-def test_of_a_huge_member_only_the_beginning_is_kept(tmp_path: Path) -> None:
-    huge = {f"{CPU_DIR}/huge": b"x" * (1 << 22)}
-    found = archive.of_archive(packed(tmp_path / "a.tar", {**sysfs(), **huge}))
-    assert len(found[f"{CPU_DIR}/huge"]) == 1 << 16
+def test_a_member_is_read_whole_or_refused(tmp_path: Path) -> None:
+    """Once it was cut at 64 KiB, and a list that ends early is another list."""
+    name = f"{CPU_DIR}/long"
+    whole = {name: b"x" * archive.FILE_MOST}
+    found = archive.of_archive(packed(tmp_path / "a.tar", {**sysfs(), **whole}))
+    assert len(found[name]) == archive.FILE_MOST
+    longer = {name: b"x" * (archive.FILE_MOST + 1)}
+    with pytest.raises(SyntaxFault, match="cpu/long is longer than 64 KiB"):
+        archive.of_archive(packed(tmp_path / "a.tar", {**sysfs(), **longer}))
+    elsewhere = {"home/film": b"x" * (1 << 22), "proc/cpuinfo": b"model name: M\n" + b"x" * 99999}
+    found = archive.of_archive(packed(tmp_path / "a.tar", {**sysfs(), **elsewhere}))
+    assert topology(found).online == HOST.online
+
+
+@pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
+def test_an_archive_that_unpacks_to_too_much_is_refused(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if that much lies in a member that nobody wants, and is only passed over."""
+    monkeypatch.setattr(archive, "UNPACKED_MOST", 1 << 22)
+    files = {**sysfs(), "film": b"\0" * (1 << 23), f"{CPU_DIR}/behind": b"1"}
+    path = packed(tmp_path / "a.tar", files, mode=mode)
+    assert path.stat().st_size < 1 << 18
+    assert archive.is_archive(path)
+    with pytest.raises(SyntaxFault, match="unpacks to more than 4 MiB"):
+        archive.of_archive(path)
+
+
+def test_a_long_name_is_no_way_around_the_limit(tmp_path: Path) -> None:
+    """tarfile reads the name of such a member in one piece, before anybody sees the member."""
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
+    path = tmp_path / "a.tar"
+    path.write_bytes(name.tobuf(tarfile.GNU_FORMAT) + b"\0" * 10240)
+    assert archive.is_archive(path)
+    with pytest.raises(SyntaxFault, match="unpacks to more"):
+        archive.of_archive(path)
+
+
+def test_an_archive_of_too_many_members_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = packed(tmp_path / "a.tar", sysfs())
+    monkeypatch.setattr(archive, "MEMBERS_MOST", len(FILES))
+    assert topology(archive.of_archive(path)) == HOST
+    monkeypatch.setattr(archive, "MEMBERS_MOST", len(FILES) - 1)
+    with pytest.raises(SyntaxFault, match=r"more than [0-9]+ members"):
+        archive.of_archive(path)
+
+
+@pytest.mark.parametrize("link", ["sys/devices/system/cpu/isolated", "sys/devices/system/cpu", ""])
+def test_links_of_a_directory_lead_nowhere_else(link: str, tmp_path: Path) -> None:
+    """A file, a folder on the way, and the folder with everything in it."""
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for path, text in FILES.items():
+        for root in (here / "host", elsewhere):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(text + "\n")
+    at = here / "host" / link if link else here / "host"
+    if at.is_dir():
+        shutil.rmtree(at)
+    else:
+        at.unlink()
+    at.symlink_to(elsewhere / link if link else elsewhere)
+    with pytest.raises(SyntaxFault, match="leads out of it"):
+        archive.of_directory(here)
+
+
+def test_links_inside_of_a_directory_are_followed(tmp_path: Path) -> None:
+    for path, text in FILES.items():
+        (tmp_path / "host" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "host" / path).write_text(text + "\n")
+    (tmp_path / "host" / "sys").rename(tmp_path / "moved")
+    (tmp_path / "host" / "sys").symlink_to("../moved")
+    (tmp_path / "named").symlink_to(tmp_path)
+    assert topology(archive.of_directory(tmp_path)) == HOST
+    assert topology(archive.of_directory(tmp_path / "named")) == HOST
 
 
 def test_what_holds_no_host_is_refused(tmp_path: Path) -> None:

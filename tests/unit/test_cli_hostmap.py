@@ -1,12 +1,13 @@
 """The map shows every CPU once, with the sign of who holds it."""
 
 from collections import Counter
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxmox_cpu_affinity.cli.hostmap import host_map
+from proxmox_cpu_affinity.cli.hostmap import colours, host_map
 from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.ids import Vmid
@@ -68,10 +69,41 @@ def test_the_map_of_a_small_host() -> None:
     ]
 
 
-def test_more_guests_than_letters_share_a_sign() -> None:
+def test_more_guests_than_letters_go_round_the_letters() -> None:
     held = {Vmid(100 + i): CpuSet.of([i]) for i in range(60)}
     lines = host_map(host("1x1x64x1"), held, CpuSet.of(range(64)), width=100)
     counted = signs(lines)
-    assert counted["+"] == 8
-    assert counted["A"] == counted["z"] == 1
-    assert "+ further guests" in lines[-1]
+    assert counted["A"] == counted["H"] == 2
+    assert counted["I"] == counted["z"] == 1
+    legend = " ".join(lines[lines.index("") :])
+    assert "A 100   B 101" in legend
+    assert "A 152   B 153" in legend
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4, 8])
+def test_every_size_fits_80_columns(threads: int) -> None:
+    for packages, groups, cores in product((1, 2, 8), (1, 4, 16), (1, 3, 8, 64, 128)):
+        if not 4 <= packages * groups * cores * threads <= 512:
+            continue
+        here = host(f"{packages}x{groups}x{cores}x{threads}")
+        held = {Vmid(999_999_000 + i): CpuSet.of([cpu]) for i, cpu in enumerate(here.online)}
+        lines = host_map(here, held, here.online, width=80)
+        assert max(map(len, lines)) <= 80, here.model_name
+        assert signs(lines).total() == len(here.online)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_colours_change_no_letter_and_stand_on_signs_alone(width: int) -> None:
+    held = {
+        Vmid(100): CpuSet.parse("0-1,8-9"),
+        Vmid(200): CpuSet.parse("2,4"),
+        Vmid(300): CpuSet.parse("4-5"),
+    }
+    lines = host_map(host("2x2x16x2"), held, CpuSet.parse("0-60"), width=width)
+    drawn = list(colours(lines))
+    assert ["".join(word for word, _ in words) for words in drawn] == lines
+    painted = Counter(word for words in drawn for word, code in words if code is not None)
+    assert painted.keys() == set("ABC.-*")
+    assert painted["A"] == 5  # four CPUs and the legend
+    of = {word: code for words in drawn for word, code in words if code is not None}
+    assert len(set(of.values())) == 5  # what is free and what is not for guests are both dim

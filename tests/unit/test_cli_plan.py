@@ -1,16 +1,25 @@
 """`plan` on hosts that are not this one: its answer, its statuses, and what its words lack."""
 
+import gzip
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from proxmox_cpu_affinity.cli.hosts import CPUS_MOST
 from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.formats import snapshot
 from proxmox_cpu_affinity.formats.snapshot import Snapshot
-from proxmox_cpu_affinity.formats.sysfs import topology
+from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, topology
 from proxmox_cpu_affinity.latency import cache
 from proxmox_cpu_affinity.latency.facts import host_facts
 from proxmox_cpu_affinity.latency.predict import predicted
@@ -76,8 +85,9 @@ def test_text_has_columns_a_map_and_talk_apart(
     ]
     assert lines[1].split()[:2] == ["100", "2"]
     assert sum(line.startswith("package 0  node 0  cache group") for line in lines) == 2
-    assert lines[-3].startswith("A 100   . free")
-    assert lines[-1].startswith("Estimated slowdown of a vCPU ")
+    assert lines[-4].startswith("A 100   . free")
+    assert lines[-2].startswith("Estimated slowdown of a vCPU ")
+    assert lines[-1].startswith("Not pinned: ")
     latencies = "predicted from the topology, nothing measured"
     assert said.err == f"strategy balanced; latencies: {latencies}\n"
 
@@ -201,26 +211,53 @@ def test_every_host_of_the_collection_can_be_planned_on(
         (["--guest", "100"], "'' is no number of vCPUs"),
         (["--guest", "100:0"], "--guest 100:0: '0'"),
         (["--guest", "100:x"], "'x' is no number of vCPUs"),
-        (["--guest", "100:1:1"], "'1:1'"),
+        (["--guest", "100:-4"], "'-4' is no number of vCPUs"),
+        (["--guest", "100:4.0"], "'4.0' is no number of vCPUs"),
+        (["--guest", "100:\u0664"], "is no number of vCPUs"),
+        (["--guest", "100:1:1:1"], "'1' is no tag that decides about CPUs"),
+        (["--guest", "100:4:1::"], "5 parts"),
+        (["--guest", "100:4:0"], "'0' is no number of sockets"),
+        (["--guest", "100:4:65"], "'65' is no number of sockets"),
+        (["--guest", "100:4:two:cpu-pinned"], "'two' is no number of sockets"),
+        (["--guest", "100:5:2"], "5 vCPUs are not even in 2 sockets"),
+        (["--guest", "100:2:4"], "2 vCPUs are not even in 4 sockets"),
+        (["--guest", "100:4:dedicated"], "'dedicated' is no tag"),
+        (["--guest", "100:4:2:cpu-dedicate"], "'cpu-dedicate' is no tag"),
+        (["--guest", "100:4:2:"], "no tag stands behind the last colon"),
+        (["--guest", "100:4:cpu-affinity-off"], "is left alone"),
         (["--guest", "100:99999"], "'99999'"),
         (["--guest", "99:1"], "'99' is no VMID"),
         (["--guest", ":4"], "'' is no VMID"),
+        (["--guest", ""], "'' is no VMID"),
+        (["--guest", "100,101:4"], "'100,101' is no VMID"),
         (["--guest", "100:1", "--guest", "100:2"], "guest 100 is given twice"),
+        ([f"--guest={vmid}:1" for vmid in range(100, 1101)], "1001 guests are named"),
         (["--guest", "100:1", "--reserved", "3-1"], "--reserved 3-1"),
         (["--guest", "100:1", "--host", "generated:2x2"], "'2x2'"),
+        (["--guest", "100:1", "--host", "generated:"], "''"),
         (["--guest", "100:1", "--host", "generated:1x1x1x1+fast"], "+fast"),
         (["--guest", "100:1", "--host", "/nowhere/host.json"], "--host /nowhere/host.json"),
+        (["--guest", "100:1", "--host", ""], "--host"),
+        (["--guest", "100:1", "--latency", "/nowhere.csv", "--host", HOST], "--latency /nowhere"),
+        (["--guest", "100:1", "--latency", HOST, "--host", HOST], f"--latency {HOST}"),
+        (["--guest", "100:1", "--format", "qm", "--json"], "two forms"),
+        (["--guest", "100:1", "--format", "rhv", "--strategy", "round-robin"], "no cores"),
+        (["--json-lines", "--format", "qm"], "stands alone"),
+        (["--guest", "100:1"], "holds no host"),
         ([], "no guest is named"),
     ],
 )
-def test_wrong_words_are_usage_errors_that_name_the_part(
+def test_wrong_words_are_one_line_that_names_the_part_and_a_hint(
     words: list[str], named: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     said = run(capsys, tmp_path, *words)
     assert said.status == 2
     assert said.out == ""
-    assert said.err.startswith("Error: ")
-    assert named in said.err
+    error, hint, *rest = said.err.splitlines()
+    assert error.startswith("Error: ")
+    assert named in error
+    assert hint.startswith("Hint: ")
+    assert rest == []
 
 
 @pytest.mark.parametrize(
@@ -234,6 +271,9 @@ def test_wrong_words_are_usage_errors_that_name_the_part(
         (b'{"origin": "", "what": "", "files": {}, "cpus": 1}', "'cpus'"),
         (b'{"origin": "", "what": "", "files": {}}', "no CPU that is online"),
         (b"\xff\xfe", "no text"),
+        (b"\x1f\x8b" + b"\xff" * 20, "compressed, and no tar"),
+        (gzip.compress(b"# CPU,Core\n0,0\n"), "compressed, and no tar"),
+        (b"\x28\xb5\x2f\xfd" + b"\xff" * 20, "compressed, and no tar"),
     ],
 )
 def test_a_broken_host_file_is_named_with_its_fault(
@@ -243,8 +283,10 @@ def test_a_broken_host_file_is_named_with_its_fault(
     file.write_bytes(content)
     said = run(capsys, tmp_path, "--host", str(file), "--guest=100:1")
     assert said.status == 2
-    assert str(file) in said.err
-    assert named in said.err
+    error, hint = said.err.splitlines()
+    assert error.startswith(f"Error: --host {file}: ")
+    assert named in error
+    assert hint.startswith("Hint: ")
 
 
 def test_a_matrix_of_another_size_is_refused(
@@ -286,3 +328,115 @@ def test_a_host_can_be_a_csv_of_latencies(
     assert said.status == 0
     homes = {row["cpus"] for row in json.loads(said.out)["guests"]}
     assert homes == {"0,2", "1,3"}
+
+
+def test_a_host_may_come_through_a_pipe_and_not_without_an_end(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = snapshot.to_text(Snapshot("made", "", generate(parse_spec("1x1x4x1"))))
+    writer = Thread(target=pipe.write_text, args=(text,))
+    writer.start()
+    said = run(capsys, tmp_path, "--host", str(pipe), "--guest=100:4", "--json")
+    writer.join()
+    assert str(said.cpus(100)) == "0-3"
+    said = run(capsys, tmp_path, "--host", "/dev/zero", "--guest=100:4")
+    assert said.status == 2
+    assert "more than 64 MiB of text" in said.err
+
+
+def test_a_host_of_more_cpus_than_linux_knows_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A short text can name very many, and a matrix of them would fill the memory."""
+    file = tmp_path / "host.json"
+    files = {f"{CPU_DIR}/online": f"0-{CPUS_MOST}"}
+    file.write_text(snapshot.to_text(Snapshot("made", "", files)))
+    said = run(capsys, tmp_path, "--host", str(file), "--guest=100:4")
+    assert said.status == 2
+    assert f"{CPUS_MOST + 1} CPUs are more than any host has" in said.err
+
+
+@pytest.mark.parametrize(
+    ("environment", "drawn"),
+    [
+        ({}, "\x1b[31mA\x1b[0m"),
+        ({"NO_COLOR": ""}, "\x1b[31mA\x1b[0m"),
+        ({"NO_COLOR": "1"}, "A"),
+        ({"TERM": "dumb"}, "A"),
+    ],
+)
+def test_the_map_has_colours_on_a_terminal_that_wants_some(
+    environment: dict[str, str], drawn: str, tmp_path: Path
+) -> None:
+    words = ["plan", "--host", HOST, "--guest=100:4", "--guest=101:4"]
+    program = [sys.executable, "-m", "proxmox_cpu_affinity", "--root", str(tmp_path)]
+    plain = subprocess.run([*program, *words], capture_output=True, text=True, check=True).stdout
+    assert "\x1b" not in plain
+    ours, theirs = pty.openpty()
+    usual = {"TERM": "xterm", "PATH": os.environ["PATH"], "COLUMNS": "80"}
+    done = subprocess.run(
+        [*program, *words],
+        stdout=theirs,
+        stderr=subprocess.DEVNULL,
+        env={**usual, **environment},
+        check=True,
+    )
+    assert done.returncode == 0
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # EIO: the other end is closed, and all is read (pty(7))
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    os.close(ours)
+    text = shown.decode().replace("\r\n", "\n")
+    _, _, picture = text.partition("\n\n")
+    assert f"cache group 0  {drawn}" in picture
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", picture)
+    assert bare == plain.partition("\n\n")[2]
+
+
+def test_guests_of_this_node_are_asked_for_as_their_configurations_have_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Tags, sockets and numa lines; on another host, so that this machine's CPUs do not matter."""
+    folder = tmp_path / "etc/pve/nodes/pve/qemu-server"
+    folder.mkdir(parents=True)
+    (tmp_path / "etc/pve/local").symlink_to("nodes/pve")
+    for vmid, text in {
+        100: "cores: 2\nsockets: 2\nnuma: 1\ntags: cpu-affinity;cpu-pinned\n",
+        101: "cores: 4\nnuma: 1\nnuma0: cpus=0-2,memory=1\nnuma1: cpus=3,memory=1\n"
+        "tags: cpu-affinity\n",
+        102: "cores: 2\ntags: cpu-affinity;cpu-dedicated\n",
+        103: "cores: 2\ntags: cpu-affinity;cpu-dedicated;cpu-pinned\n",
+        104: "cores: 9\ntags: cpu-pinned\n",
+    }.items():
+        (folder / f"{vmid}.conf").write_text(text)
+    said = run(capsys, tmp_path, "--host", "generated:2x1x8x2", "--json")
+    assert said.status == 0, said.err
+    assert said.guests[100]["nodes"] == said.guests[101]["nodes"] == [0, 1]
+    assert [len(CpuSet.parse(str(part))) for part in parts(said.guests[101])] == [3, 1]
+    policies = [guest["policy"] for guest in said.guests.values()]
+    assert policies == ["pinned", "shared", "dedicated", "shared", "pinned"]
+    others = said.cpus(100) | said.cpus(101) | said.cpus(103)
+    assert not (said.cpus(102) | siblings_of(said.cpus(102))).overlaps(others)
+    assert "contradict each other" in str(said.guests[103]["warnings"])
+    assert said.guests[104]["cpus"] == ""
+    rhv = run(capsys, tmp_path, "--host", "generated:2x1x8x2", "--format", "rhv")
+    assert rhv.status == 0
+    assert [line for line in rhv.out.splitlines() if line.startswith("#")] == [
+        f"# guest {vmid}" for vmid in (100, 101, 102, 103)
+    ]
+    assert "Warning: VM 104: left alone: " in rhv.err
+
+
+def parts(guest: Mapping[str, object]) -> list[object]:
+    found = guest["parts"]
+    assert isinstance(found, list)
+    return found
+
+
+def siblings_of(cpus: CpuSet) -> CpuSet:
+    """On a host of 16 cores whose second threads are numbered behind all first ones."""
+    return CpuSet.of((cpu + 16) % 32 for cpu in cpus)

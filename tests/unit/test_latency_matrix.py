@@ -35,6 +35,12 @@ def pair(first: int, second: int, *batches: float) -> PairSample:
     return PairSample(Cpu(first), Cpu(second), batches, Verdict.TRUSTED)
 
 
+def test_restricted_to_all_of_its_cpus_it_is_itself() -> None:
+    """A matrix of 512 CPUs is 4 MB: the service keeps one, not two."""
+    whole = flat((0, 2, 5))
+    assert restricted(whole, CpuSet.parse("0-7")) is whole
+
+
 def test_a_sample_goes_into_both_cells_and_nowhere_else() -> None:
     before = flat((0, 2, 5))
     after = with_samples(before, [pair(5, 2, 10.0, 11.0, 30.0)], verdict=Verdict.TRUSTED)

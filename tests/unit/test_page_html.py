@@ -56,7 +56,7 @@ SIGHT = Sight(
         matrix=wire.MatrixState("trusted", 1.0, measuring=False, pairs_done=0, pairs_all=0,
                                 conditions=[]),
         warnings=["a warning"],
-        score=wire.ScoreView(0.0312, 0.03, 0.0012, 0.1, 0.2),
+        score=wire.ScoreView(0.0312, 0.03, 0.0012, 0.1, 0.2, 0.3),
     ),
     topology=wire.TopologyView(
         model_name="A processor",

@@ -104,6 +104,18 @@ def test_an_advised_move_pays() -> None:
     assert str(CpuSet.parse(move.after)) in move.reason
 
 
+def test_a_trial_with_virtual_numa_has_a_host_node_for_each_socket() -> None:
+    """Once the sockets of the query came to nothing."""
+    state = stage("2x1x4x2", []).state
+    query = {"vcpus": "4", "sockets": "2", "numa": "1"}
+    request = trial.asked_for(query, state.configs)
+    assert [node.vcpus for node in request.guest_nodes] == [(0, 1), (2, 3)]
+    assert trial.tried(state, request).nodes == [0, 1]
+    alike = trial.asked_for({**query, "numa": "0"}, state.configs)
+    assert alike.guest_nodes == ()
+    assert len(trial.tried(state, alike).nodes) == 1
+
+
 @pytest.mark.parametrize(
     ("query", "vcpus", "policy"),
     [

@@ -249,6 +249,11 @@ READERS: Mapping[str, Callable[[Body], object]] = {
             {"guests": [{"vmid": 100, "vcpus": 4}]},
             wire.PlanBody([wire.PlanGuest(100, 4)]),
         ),
+        (
+            "plan",
+            {"guests": [{"vmid": 100, "vcpus": 4, "sockets": 2, "numa": True, "policy": "pinned"}]},
+            wire.PlanBody([wire.PlanGuest(100, 4, sockets=2, numa=True, policy="pinned")]),
+        ),
     ],
 )
 def test_bodies_are_read(reader: str, body: Body, value: object) -> None:
@@ -283,6 +288,10 @@ def test_bodies_are_read(reader: str, body: Body, value: object) -> None:
         ("plan", {"guests": [{"vmid": 100, "vcpus": 0}]}, "'vcpus'"),
         ("plan", {"guests": [{"vmid": 100, "vcpus": VCPUS_MOST + 1}]}, "'vcpus'"),
         ("plan", {"guests": [{"vmid": 100, "vcpus": 1, "policy": "x"}]}, "'policy'"),
+        ("plan", {"guests": [{"vmid": 100, "vcpus": 1, "policy": "x"}]}, "must be one of shared"),
+        ("plan", {"guests": [{"vmid": 100, "vcpus": 1, "sockets": 0}]}, "'sockets'"),
+        ("plan", {"guests": [{"vmid": 100, "vcpus": 1, "sockets": 65}]}, "'sockets'"),
+        ("plan", {"guests": [{"vmid": 100, "vcpus": 1, "numa": 1}]}, "'numa'"),
         ("plan", {"guests": [{"vmid": 100, "vcpus": 1}] * 2}, "twice"),
         ("plan", {"guests": [{}] * (wire.PLAN_MOST + 1)}, "'guests'"),
     ],

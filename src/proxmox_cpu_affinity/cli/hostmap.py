@@ -4,39 +4,61 @@ One letter a CPU, the CPUs of a core together:
 
     package 0  node 0  cache group 0  AA AA .. --
 
-Out of scope: latencies; a picture of those is render.heatmap's.
+On a terminal the letters have colours as well. Out of scope: latencies; a picture of those is
+render.heatmap's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from string import ascii_letters
 
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import NodeId, Vmid
 from proxmox_cpu_affinity.model.topology import Topology
 
-FREE, UNUSABLE, SHARED, BEYOND = ".", "-", "*", "+"
+FREE, UNUSABLE, SHARED = ".", "-", "*"
 LETTERS = "".join(sorted(ascii_letters, key=lambda c: (c.islower(), c)))
+
+_COLOURS = (31, 32, 33, 34, 35, 36, 91, 92, 93, 94, 95, 96)
+_DIM, _REVERSED = 2, 7
+_SIGNS = {FREE: _DIM, UNUSABLE: _DIM, SHARED: _REVERSED}
+_HEAD = re.compile(r"(?:package [0-9]+ +node [0-9]+ +cache group [0-9]+)? +")
+_NAMED = re.compile(r"(?<!\S)(\S)(?= [0-9])")
 
 
 def host_map(
     topology: Topology, held: Mapping[Vmid, CpuSet], usable: CpuSet, *, width: int
 ) -> list[str]:
-    """The lines of the map and its legend; `width` in columns bounds a line where it can."""
-    letters = {vmid: LETTERS[i] if i < len(LETTERS) else BEYOND for i, vmid in enumerate(held)}
+    """The lines of the map and its legend; `width` in columns bounds a line where it can. There are
+    52 letters; of more guests some have the same."""
+    letters = {vmid: LETTERS[i % len(LETTERS)] for i, vmid in enumerate(held)}
     signs = _signs(topology, held, usable, letters)
     lines = level_lines(
         topology, lambda cpus: "".join(signs[cpu] for cpu in cpus), width=width, align=False
     )
     used = set("".join(signs.values()))
-    meanings = {
-        FREE: "free",
-        UNUSABLE: "not for guests",
-        SHARED: "several guests",
-        BEYOND: "further guests",
-    }
-    words = [f"{letter} {vmid}" for vmid, letter in letters.items() if letter != BEYOND]
+    meanings = {FREE: "free", UNUSABLE: "not for guests", SHARED: "several guests"}
+    words = [f"{letter} {vmid}" for vmid, letter in letters.items()]
     words += [f"{sign} {meaning}" for sign, meaning in meanings.items() if sign in used]
     return [*lines, "", *legend(words, width)]
+
+
+def colours(lines: Sequence[str]) -> Iterator[list[tuple[str, int | None]]]:
+    """The lines of a map, each as words with the code of their colour, or None."""
+    end = lines.index("")
+    for line in lines[:end]:
+        head = _HEAD.match(line)
+        begin = head.end() if head else 0
+        yield [(line[:begin], None), *((sign, _colour(sign)) for sign in line[begin:])]
+    for line in lines[end:]:
+        words = _NAMED.split(line)  # each second one is a guest's letter
+        yield [(word, _colour(word) if i % 2 else None) for i, word in enumerate(words)]
+
+
+def _colour(sign: str) -> int | None:
+    if sign in LETTERS:
+        return _COLOURS[LETTERS.index(sign) % len(_COLOURS)]
+    return _SIGNS.get(sign)
 
 
 def level_lines(

@@ -26,6 +26,9 @@ from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
 from proxmox_cpu_affinity.store import JsonFile
 
 GENERATED = "generated:"
+TEXT_MOST = 1 << 26  # bytes: the latencies of 2048 CPUs as JSON, with room to spare
+CPUS_MOST = 8192  # the most that Linux can be built for on x86 (CONFIG_NR_CPUS)
+_CSV_HINT = "core-to-core-latency --csv and cpuinfo --csv write such a file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,10 @@ def this_host(tree: Tree) -> Described:
     """The host below the root. UsageError where there is none."""
     topology = parse_topology(capture_sysfs(tree))
     if not topology.online:
-        raise UsageError(f"{tree.root} holds no host: its sys names no CPU that is online")
+        raise UsageError(
+            f"{tree.root} holds no host: its sys names no CPU that is online",
+            hint=f"describe one: --host {GENERATED}2x2x4x2",
+        )
     return Described(topology, _kept(tree, topology) or predicted(topology), own_cpus())
 
 
@@ -72,18 +78,18 @@ def saved_host(name: str, *, option: str, hint: str = "") -> Described:
 
 def with_latencies(host: Described, name: str) -> Described:
     """The host with the latencies of a file, by default core-to-core-latency's CSV. UsageError."""
-    found = _saved(name, option="--latency")
+    found = _saved(name, option="--latency", hint=_CSV_HINT)
     if found.latency_ns is None:
-        raise UsageError(
-            f"--latency {name}: it holds no latencies",
-            hint="core-to-core-latency --csv and cpuinfo --csv write such a file",
-        )
+        raise UsageError(f"--latency {name}: it holds no latencies", hint=_CSV_HINT)
     rows, online = len(found.latency_ns), host.topology.online
+    other = "they must be of this very host, with the same CPUs online"
     if rows != len(online):
-        raise UsageError(f"--latency {name}: {rows} rows for {len(online)} online CPUs")
+        raise UsageError(f"--latency {name}: {rows} rows for {len(online)} online CPUs", hint=other)
     theirs = parse_topology(found.files).online
     if found.origin != saved.CSV and theirs != online:
-        raise UsageError(f"--latency {name}: of CPUs {theirs}, and the host has {online}")
+        raise UsageError(
+            f"--latency {name}: of CPUs {theirs}, and the host has {online}", hint=other
+        )
     return replace(host, matrix=_matrix(host.topology, found.latency_ns, f"from {name}"))
 
 
@@ -94,29 +100,50 @@ def _saved(name: str, *, option: str, hint: str = "") -> Snapshot:
             return Snapshot(CAPTURED, name, archive.of_directory(path))
         if archive.is_archive(path):
             return Snapshot(CAPTURED, name, archive.of_archive(path))
-        return saved.parse(path.read_text(encoding="utf-8"), where=name)
+        return saved.parse(_text(path), where=name)
     except OSError as error:
         raise UsageError(f"{option} {name}: {error.strerror}", hint=hint) from None
     except SyntaxFault as fault:
-        raise UsageError(f"{option} {fault}", hint=fault.hint) from None
+        raise UsageError(f"{option} {fault}", hint=fault.hint or hint or archive.HINT) from None
     except UnicodeDecodeError:
-        raise UsageError(f"{option} {name}: no text", hint=saved.EXPECTED) from None
+        packed = archive.is_compressed(path)
+        what = "compressed, and no tar" if packed else "no text"
+        hint = "unpack it first" if packed else saved.EXPECTED
+        raise UsageError(f"{option} {name}: {what}", hint=hint) from None
+
+
+def _text(path: Path) -> str:
+    """The whole of a file, a pipe or a device. SyntaxFault for more text than any host has."""
+    with path.open("rb") as file:
+        data = file.read(TEXT_MOST + 1)
+    if len(data) > TEXT_MOST:
+        text = f"more than {TEXT_MOST >> 20} MiB of text: that is no host"
+        raise SyntaxFault(text, where=str(path), hint=saved.EXPECTED)
+    return data.decode("utf-8").replace("\r\n", "\n")
 
 
 def _described(found: Snapshot, option: str, name: str) -> Described:
     try:
         topology = parse_topology(found.files)
     except SyntaxFault as fault:
-        raise UsageError(f"{option} {name}: {fault}", hint=fault.hint) from None
+        raise UsageError(f"{option} {name}: {fault}", hint=fault.hint or archive.HINT) from None
     if not topology.online:
-        raise UsageError(f"{option} {name}: its files name no CPU that is online")
+        raise UsageError(
+            f"{option} {name}: its files name no CPU that is online", hint=archive.HINT
+        )
+    if len(topology.online) > CPUS_MOST:
+        raise UsageError(
+            f"{option} {name}: {len(topology.online)} CPUs are more than any host has",
+            hint=f"Linux knows {CPUS_MOST} at most",
+        )
     topology = replace(topology, notes=(*found.notes, *topology.notes))
     if found.latency_ns is None:
         return Described(topology, predicted(topology))
     if len(found.latency_ns) != len(topology.online):
         rows = len(found.latency_ns)
         raise UsageError(
-            f"{option} {name}: latency_ns: {rows} rows for {len(topology.online)} online CPUs"
+            f"{option} {name}: latency_ns: {rows} rows for {len(topology.online)} online CPUs",
+            hint="a row and a column for each online CPU, in ascending order",
         )
     return Described(topology, _matrix(topology, found.latency_ns, "from the snapshot"))
 

@@ -57,6 +57,13 @@ def heading(text: str) -> None:
     print(f"\n{clean(text)}")
 
 
+def coloured(words: Iterable[tuple[str, int | None]]) -> str:
+    """Words in the colours of these codes (ECMA-48, SGR); of None in none."""
+    return "".join(
+        clean(text) if code is None else f"\x1b[{code}m{clean(text)}\x1b[0m" for text, code in words
+    )
+
+
 def raw(text: str) -> None:
     """A result as it is, like a picture."""
     sys.stdout.write(text)
@@ -136,11 +143,26 @@ def pairs(lines: Iterable[tuple[str, object]]) -> None:
 
 
 def width() -> int:
-    """Columns of the terminal on stdout; 100 where it is none."""
+    """Columns of the terminal on stdout; 80 where it is none: mails and tickets take that."""
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or 100
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except (OSError, ValueError):
-        return 100
+        return 80
+
+
+def in_colour() -> bool:
+    """Whether results may have colours: a terminal that knows some, and nobody who wants none
+    (no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not plain
+
+
+def height() -> int | None:
+    """Lines of the terminal on stdout; None where it is none, or does not say."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).lines or None
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager

@@ -162,7 +162,7 @@ def compile_host(
         raise ValueError("the latency matrix does not cover the online CPUs")
     count = len(cpus)
     places = [topology.place(cpu) for cpu in cpus]
-    nanos = np.array(covered.ns, dtype=np.float64).reshape(count, count)
+    nanos = np.frombuffer(covered.ns, dtype=np.float64).reshape(count, count)  # read only here
     siblings = _siblings(topology, cpus)
     group = np.array([p.llc for p in places], dtype=np.int64)
     farthest, leaving = float(nanos.max(initial=0.0)), _leaving(nanos, group)

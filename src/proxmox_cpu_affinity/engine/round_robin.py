@@ -27,8 +27,20 @@ def select(matrix: LatencyMatrix, counter: int, vcpus: int) -> tuple[tuple[Cpu, 
     return (start, *nearest), counter
 
 
-def place(host: Host, turn: Turn, request: Request) -> tuple[Decision, Turn]:
-    """The Go project's answer as a placement. UnplaceableError for more vCPUs than CPUs."""
+def among(host: Host) -> LatencyMatrix:
+    """The latencies between the CPUs that are selected among. O(CPUs squared) where some are not
+    usable: ask once for many placements."""
+    whole = host.usable == host.topology.online
+    return host.matrix if whole else restricted(host.matrix, host.usable)
+
+
+def place(
+    host: Host, turn: Turn, request: Request, *, matrix: LatencyMatrix | None = None
+) -> tuple[Decision, Turn]:
+    """The Go project's answer as a placement. UnplaceableError for more vCPUs than CPUs.
+
+    `matrix` is what `among` says of this host, if it is known already.
+    """
     if request.vcpus > len(host.usable):
         fits = nearest.vcpus_would_fit(len(host.usable))
         raise UnplaceableError(
@@ -41,9 +53,7 @@ def place(host: Host, turn: Turn, request: Request) -> tuple[Decision, Turn]:
         return Decision(
             _placement(request, tuple(old)), (), "selected before: it keeps its set"
         ), turn
-    whole = host.usable == host.topology.online
-    matrix = host.matrix if whole else restricted(host.matrix, host.usable)
-    chosen, counter = select(matrix, turn.counter, request.vcpus)
+    chosen, counter = select(matrix or among(host), turn.counter, request.vcpus)
     reason = f"CPU {chosen[0]} is next in turn, with its nearest neighbours"
     return Decision(_placement(request, chosen), (), reason), replace(turn, counter=counter)
 

@@ -1,7 +1,8 @@
 """The score: how much the placements slow down the average vCPU, by the weights, as an estimate.
 
-Also for guests that are not pinned, and for the Go project's rule. Shares of one vCPU's time; a sum
-over pairs of vCPUs, so nothing is counted for what lies in the future (price does that).
+Also for guests that are not pinned, for the Go project's rule, and for packing them. Shares of one
+vCPU's time; a sum over pairs of vCPUs, so nothing is counted for what lies in the future (price
+does that).
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,7 @@ class Score:
     bound: float  # no placement of these guests can be better
     no_pinning: float  # a kernel that spreads perfectly, at the host's mean latency
     round_robin: float  # the Go project's rule, the guests started in the order of their VMIDs
+    packed: float  # each, by VMID, on the next free CPUs by number, and round again
 
     @property
     def gap(self) -> float:
@@ -45,6 +47,7 @@ def score(host: Host, placements: Sequence[Placement]) -> Score | None:
         bound=lower_bound(host, tuple(sizes.values())) / vcpus,
         no_pinning=_unpinned(host, list(sizes.values())) / vcpus,
         round_robin=total(host, _round_robin(host, sizes)) / vcpus,
+        packed=total(host, _packed(host, sizes)) / vcpus,
     )
 
 
@@ -109,11 +112,24 @@ def _unpinned(host: Host, sizes: Sequence[int]) -> float:
 
 def _round_robin(host: Host, sizes: dict[Vmid, int]) -> list[tuple[int, CpuSet]]:
     """What that rule would select; guests that it refuses are left unpinned."""
-    turn, found = Turn(), []
+    turn, found, matrix = Turn(), [], round_robin.among(host)
     for vmid in sorted(sizes):
         try:
-            decision, turn = round_robin.place(host, turn, Request(vmid, sizes[vmid]))
+            decision, turn = round_robin.place(
+                host, turn, Request(vmid, sizes[vmid]), matrix=matrix
+            )
             found.append((sizes[vmid], decision.placement.home))
         except UnplaceableError:
             found.append((sizes[vmid], host.usable))
+    return found
+
+
+def _packed(host: Host, sizes: dict[Vmid, int]) -> list[tuple[int, CpuSet]]:
+    """The first CPUs that are free, in order; where none is left, from the first one again."""
+    cpus, begin, found = tuple(host.usable), 0, []
+    for vmid in sorted(sizes):
+        held = min(sizes[vmid], len(cpus))
+        home = CpuSet.of(cpus[(begin + i) % len(cpus)] for i in range(held))
+        found.append((sizes[vmid], home))
+        begin += held
     return found

@@ -1,7 +1,8 @@
 """A topology and its latencies written as hwloc's XML (version 2), for lstopo and its kin.
 
-Reading it is hwloc's work. What sysfs does not tell us, like the sizes of caches, is 0. A cache
-group that is only a guess (see Topology.notes) is written as a group without a meaning.
+Reading it is hwloc's work. What sysfs does not tell us, like the sizes of caches, is 0. A level
+that is only a guess (see Topology.notes) is left out, a guessed cache group a group without a
+meaning. A last cache that is an L2 is written as an L3 too: the topology does not know which it is.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,13 +10,18 @@ from dataclasses import dataclass, field
 from xml.sax.saxutils import quoteattr
 
 from proxmox_cpu_affinity.formats.hwloc import IN_PS, MEANS_LATENCY
-from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.formats.sysfs import NO_CORE, NO_L2, NO_LAST, NO_PACKAGE, UNKNOWN_ID
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.latency import LatencyMatrix
 from proxmox_cpu_affinity.model.topology import NumaNode, Topology
 
 FROM_USER = 2  # hwloc/distances.h, HWLOC_DISTANCES_KIND_FROM_USER
 _HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE topology SYSTEM "hwloc2.dtd">\n'
-_CACHE = 'cache_size="0" depth="{}" cache_linesize="64" cache_associativity="0" cache_type="0"'
+_GROUP = 'kind="0" subkind="0"'
+_L2, _L3 = (
+    f'cache_size="0" depth="{level}" cache_linesize="64" cache_associativity="0" cache_type="0"'
+    for level in (2, 3)
+)
 
 
 @dataclass(slots=True)
@@ -33,7 +39,9 @@ class _Object:
 
 def to_text(topology: Topology, matrix: LatencyMatrix) -> str:
     """The document. The matrix's CPUs must be online; latencies are written in ps."""
-    root = _Object("Machine", topology.online, 0)
+    guessed = _guessed(topology, NO_PACKAGE)
+    model = topology.model_name if guessed else ""  # elsewhere the packages have it
+    root = _Object("Machine", topology.online, 0, info=model)
     for made in sorted(_objects(topology), key=lambda each: -len(each.cpus)):
         _insert(root, made)
     for node in topology.nodes:
@@ -46,26 +54,40 @@ def to_text(topology: Topology, matrix: LatencyMatrix) -> str:
 
 def _objects(topology: Topology) -> Iterator[_Object]:
     """All objects, of those with the same CPUs the outer first."""
-    places = {place.cpu: place for place in topology.places}
-    first = {group: places[next(iter(group))] for group in (*topology.packages, *topology.cores)}
-    guessed = any("cache" in note for note in topology.notes)
-    model = topology.model_name
+    unknown = _guessed(topology, NO_PACKAGE)
     for package in topology.packages:
-        yield _Object("Package", package, first[package].package_id, info=model)
-    for node in topology.nodes:
-        if node.cpus:
-            yield _Object("Group", node.cpus, more='kind="0" subkind="0"')
+        if not package <= unknown:
+            number = topology.place(package.first()).package_id
+            yield _Object("Package", package, number, info=topology.model_name)
+    yield from (_Object("Group", node.cpus, more=_GROUP) for node in topology.nodes if node.cpus)
     if len(topology.dies) > len(topology.packages):
         yield from (_Object("Die", die, number) for number, die in enumerate(topology.dies))
+    unknown = _guessed(topology, NO_LAST)
     for group in topology.cache_groups:
-        if guessed:
-            yield _Object("Group", group, more='kind="0" subkind="0"')
-        else:
-            yield _Object("L3Cache", group, more=_CACHE.format(3))
-    if not guessed:
-        yield from (_Object("L2Cache", l2, more=_CACHE.format(2)) for l2 in topology.l2_groups)
-    yield from (_Object("Core", core, first[core].core_id) for core in topology.cores)
+        known = not group <= unknown
+        yield _Object("L3Cache" if known else "Group", group, more=_L3 if known else _GROUP)
+    unknown = _guessed(topology, NO_L2)
+    yield from (_Object("L2Cache", l2, more=_L2) for l2 in topology.l2_groups if not l2 <= unknown)
+    yield from _cores(topology)
     yield from (_Object("PU", CpuSet.of([cpu]), cpu) for cpu in topology.online)
+
+
+def _cores(topology: Topology) -> Iterator[_Object]:
+    unknown = _guessed(topology, NO_CORE)
+    for core in topology.cores:
+        if not core <= unknown:
+            number = topology.place(core.first()).core_id
+            yield _Object("Core", core, None if number == UNKNOWN_ID else number)
+
+
+def _guessed(topology: Topology, what: str) -> CpuSet:
+    """The CPUs of which a note says so."""
+    found = EMPTY
+    for note in topology.notes:
+        cpus, colon, told = note.partition(": ")
+        if colon and told == what:
+            found |= CpuSet.parse(cpus.removeprefix("CPUs ").removeprefix("CPU "))
+    return found
 
 
 def _insert(parent: _Object, made: _Object) -> None:
@@ -130,7 +152,7 @@ class _Writer:
         self, kind: str, cpus: CpuSet, number: int | None, nodes: int | None = None
     ) -> str:
         self.count += 1
-        index = "" if number is None else f' os_index="{max(number, 0)}"'
+        index = "" if number is None else f' os_index="{number}"'
         sets = {"cpuset": cpus.mask, "nodeset": self._nodes(cpus) if nodes is None else nodes}
         said = " ".join(
             f'{prefix}{name}="{_bitmap(mask)}"'

@@ -32,7 +32,7 @@ def files(cpus: Sequence[Listed], *, present: CpuSet, model: str = "") -> dict[s
     """Path to text, as formats.sysfs.topology takes it. SyntaxFault where a CPU is named twice."""
     online = CpuSet.of(each.cpu for each in cpus)
     if len(online) < len(cpus):
-        raise SyntaxFault("a CPU is named twice")
+        raise SyntaxFault("a CPU is named twice", hint="give the output of one run only")
     found = {f"{CPU_DIR}/online": str(online)}
     found |= dict.fromkeys((f"{CPU_DIR}/present", f"{CPU_DIR}/possible"), str(present | online))
     if model:

@@ -10,49 +10,82 @@ from proxmox_cpu_affinity.formats.sysfs import NODE_DIR
 from proxmox_cpu_affinity.model.cpuset import CPU_LIMIT, EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 
-_CPUS = re.compile(r"node ([0-9]{1,4}) cpus:((?: [0-9]{1,5})*) *")
-_SIZE = re.compile(r"node ([0-9]{1,4}) size: ([0-9]{1,10}) MB *")
-_ROW = re.compile(r" *([0-9]{1,4}):((?: +[0-9]{1,5})+) *")
+_FORMS = {
+    "cpus": re.compile(r"node ([0-9]{1,4}) cpus:((?: [0-9]{1,5})*) *"),
+    "size": re.compile(r"node ([0-9]{1,4}) size: ([0-9]{1,10}) MB *"),
+    "distances": re.compile(r" *([0-9]{1,4}):((?: +[0-9]{1,5})+) *"),
+}
+_AVAILABLE = re.compile(r"available: ([0-9]{1,5}) nodes? \([0-9,-]+\) *")
 _SILENT = re.compile(
-    r"available: [0-9]+ nodes? \([0-9,-]+\) *|node [0-9]+ free: .*|node distances: *"
-    r"|node( +[0-9]+)+ *|No distance information available\. *"
+    r"node [0-9]+ free: .*|node distances: *|node( +[0-9]+)+ *"
+    r"|No distance information available\. *"
 )
+_ONCE = "give the whole output of one run"
 
 
 def is_line(line: str) -> bool:
     """Whether numactl writes such a line."""
-    return any(form.fullmatch(line) for form in (_CPUS, _SIZE, _ROW, _SILENT))
+    return any(form.fullmatch(line) for form in (*_FORMS.values(), _AVAILABLE, _SILENT))
 
 
 def files(lines: Iterable[str], online: CpuSet) -> dict[str, str]:
-    """The nodes as the kernel's files would tell them. SyntaxFault where they are of another host.
+    """The nodes as the kernel's files would tell them. SyntaxFault where they are of another host,
+    or told twice or in part.
 
     `online` are the host's CPUs, as lscpu names them.
     """
-    found: dict[str, str] = {}
-    named = EMPTY
-    for line in lines:
-        if match := _CPUS.fullmatch(line):
-            numbers = [int(word) for word in match[2].split()]
-            if any(number >= CPU_LIMIT for number in numbers):
-                raise SyntaxFault(f"numactl: node {match[1]} has a CPU that is out of range")
-            cpus = CpuSet.of(numbers)
-            if cpus.overlaps(named):
-                raise SyntaxFault(f"numactl: CPUs {cpus & named} are in two nodes")
-            named |= cpus
-            found[f"{NODE_DIR}/node{int(match[1])}/cpulist"] = str(cpus)
-        elif match := _SIZE.fullmatch(line):
-            number, kib = int(match[1]), int(match[2]) * 1024
-            found[f"{NODE_DIR}/node{number}/meminfo"] = f"Node {number} MemTotal: {kib} kB"
-        elif match := _ROW.fullmatch(line):
-            found[f"{NODE_DIR}/node{int(match[1])}/distance"] = " ".join(match[2].split())
+    told = _told(lines)
+    cpus = {node: _cpus(node, text) for node, text in told["cpus"].items()}
+    counts = set(told["available"])
+    if counts - {len(cpus)}:
+        text = f"it tells of {min(counts)} nodes, and names the CPUs of {len(cpus)}"
+        raise SyntaxFault(f"numactl: {text}", hint=_ONCE)
+    named = _together(cpus.values())
     if not named:
-        raise SyntaxFault("numactl: its text names no node's CPUs")
+        raise SyntaxFault("numactl: its text names no node's CPUs", hint=_ONCE)
     if named != online:
         differ = (named - online) | (online - named)
         raise SyntaxFault(
             f"numactl and lscpu speak of different hosts: only one of them has CPUs {differ}"
         )
+    found = {f"{NODE_DIR}/node{node}/cpulist": str(here) for node, here in cpus.items()}
+    for node, mib in told["size"].items():
+        text = f"Node {node} MemTotal: {int(mib) * 1024} kB"
+        found[f"{NODE_DIR}/node{node}/meminfo"] = text
+    for node, row in told["distances"].items():
+        found[f"{NODE_DIR}/node{node}/distance"] = " ".join(row.split())
+    return found
+
+
+def _told(lines: Iterable[str]) -> dict[str, dict[int, str]]:
+    """What the lines tell, by what it is and by node; of `available` the number in its place."""
+    told: dict[str, dict[int, str]] = {what: {} for what in (*_FORMS, "available")}
+    forms = {**_FORMS, "available": _AVAILABLE}
+    for line in lines:
+        for what, form in forms.items():
+            match = form.fullmatch(line)
+            if not match:
+                continue
+            number = int(match[1])
+            if number in told[what]:
+                raise SyntaxFault(f"numactl: node {number} {what}: told twice", hint=_ONCE)
+            told[what][number] = match[form.groups]
+    return told
+
+
+def _cpus(node: int, text: str) -> CpuSet:
+    numbers = [int(word) for word in text.split()]
+    if any(number >= CPU_LIMIT for number in numbers):
+        raise SyntaxFault(f"numactl: node {node} has a CPU that is out of range")
+    return CpuSet.of(numbers)
+
+
+def _together(sets: Iterable[CpuSet]) -> CpuSet:
+    found = EMPTY
+    for cpus in sets:
+        if cpus.overlaps(found):
+            raise SyntaxFault(f"numactl: CPUs {cpus & found} are in two nodes", hint=_ONCE)
+        found |= cpus
     return found
 
 

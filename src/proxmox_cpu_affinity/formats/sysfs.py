@@ -26,6 +26,11 @@ KIND_FILES = tuple(f"sys/devices/{name}/cpus" for name in ("cpu_core", "cpu_atom
 NODE_FILES = ("cpulist", "distance")
 
 UNKNOWN_ID = -1
+NO_PACKAGE = "no package id: all of these count as one package"
+NO_CORE = "no core known: a core of its own"
+NO_L2 = "no L2 cache or cluster known: the core counts as one"
+NO_LAST = "no last-level cache known: the die counts as the cache group"
+"""Ends of Topology.notes: what a level of these CPUs is, where nothing is known of it."""
 """What the kernel says for an id it does not know, and what we put where it says nothing."""
 
 _CPU_FILE = re.compile(rf"{CPU_DIR}/cpu(0|[1-9][0-9]{{0,4}})/(cache/index[0-9]+/level)?")
@@ -179,7 +184,7 @@ def _ids(reader: _Reader, cpu: int) -> tuple[int, int, int]:
     numbers = (reader.number(f"{folder}/{name}") for name in names)
     package, die, core = (UNKNOWN_ID if n is None or n < 0 else n for n in numbers)
     if package == UNKNOWN_ID:  # some ARM firmware says nothing
-        reader.note_of(cpu, "no package id: all of these count as one package")
+        reader.note_of(cpu, NO_PACKAGE)
     elif die == UNKNOWN_ID:
         reader.note_of(cpu, "no die id: the package counts as the die")
     return package, die, core
@@ -201,7 +206,7 @@ def _cores(
         elif ids[cpu][2] != UNKNOWN_ID:
             keys[cpu] = ids[cpu]
         else:
-            reader.note_of(cpu, "no core known: a core of its own")
+            reader.note_of(cpu, NO_CORE)
             keys[cpu] = (cpu,)
     return _groups(keys)
 
@@ -217,7 +222,7 @@ def _l2_groups(reader: _Reader, online: CpuSet, cores: tuple[CpuSet, ...]) -> tu
         _agreed(reader, online, claims, what="L2 cache"),
         reader=reader,
         otherwise=cores,
-        note="no L2 cache or cluster known: the core counts as one",
+        note=NO_L2,
     )
 
 
@@ -227,7 +232,7 @@ def _cache_groups(reader: _Reader, online: CpuSet, dies: tuple[CpuSet, ...]) -> 
         _agreed(reader, online, claims, what="last-level cache"),
         reader=reader,
         otherwise=dies,
-        note="no last-level cache known: the die counts as the cache group",
+        note=NO_LAST,
     )
 
 

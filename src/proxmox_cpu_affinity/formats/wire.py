@@ -17,6 +17,7 @@ from proxmox_cpu_affinity.model.guest import VCPUS_MOST, Policy
 from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN, Vmid, vmid_of
 
 BODY_LIMIT = 64 * 1024
+SOCKETS_MOST = 64
 PLAN_MOST = 1000  # guests of one plan
 RELEASED = "released"  # a guest that was let go by hand
 
@@ -53,13 +54,14 @@ class MatrixState:
 @dataclass(frozen=True, slots=True)
 class ScoreView:
     """What placed guests lose to one another and to distance, as shares of the average vCPU's
-    time (0.05 = 5 %): as placed, at best, without any pinning, and by round robin."""
+    time (0.05 = 5 %): as placed, at best, without any pinning, by round robin, and packed."""
 
     slowdown: float
     bound: float
     gap: float
     no_pinning: float
     round_robin: float
+    packed: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +279,28 @@ class ReassignBody:
 
 @dataclass(frozen=True, slots=True)
 class PlanGuest:
+    """As a guest's configuration would have it: `numa` with several sockets is one host node for
+    each of these, `policy` what its tags say."""
+
     vmid: int = field(metadata={"minimum": VMID_MIN, "maximum": VMID_MAX})
     vcpus: int = field(metadata={"minimum": 1, "maximum": VCPUS_MOST})
+    sockets: int = field(default=1, metadata={"minimum": 1, "maximum": SOCKETS_MOST})
+    numa: bool = False
+    policy: str = field(default=Policy.SHARED.value, metadata={"enum": [str(p) for p in Policy]})
+
+    @staticmethod
+    def read(entry: Mapping[str, object]) -> "PlanGuest":
+        jsonvalue.only(entry, "vmid", "vcpus", "sockets", "numa", "policy")
+        policy = jsonvalue.text(entry, "policy", Policy.SHARED)
+        if policy not in tuple(Policy):
+            raise BadRequestError(f"'policy' must be one of {', '.join(Policy)}")
+        return PlanGuest(
+            jsonvalue.whole(entry, "vmid", low=VMID_MIN, high=VMID_MAX),
+            jsonvalue.whole(entry, "vcpus", low=1, high=VCPUS_MOST),
+            jsonvalue.whole({"sockets": 1, **entry}, "sockets", low=1, high=SOCKETS_MOST),
+            jsonvalue.boolean(entry, "numa", default=False),
+            str(policy),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,11 +310,9 @@ class PlanBody:
     @staticmethod
     def read(body: Mapping[str, object]) -> "PlanBody":
         jsonvalue.only(body, "guests")
-        guests = []
-        for entry in jsonvalue.objects(body, "guests", most=PLAN_MOST):
-            jsonvalue.only(entry, "vmid", "vcpus")
-            vmid = jsonvalue.whole(entry, "vmid", low=VMID_MIN, high=VMID_MAX)
-            guests.append(PlanGuest(vmid, jsonvalue.whole(entry, "vcpus", low=1, high=VCPUS_MOST)))
+        guests = [
+            PlanGuest.read(entry) for entry in jsonvalue.objects(body, "guests", most=PLAN_MOST)
+        ]
         if len({guest.vmid for guest in guests}) < len(guests):
             raise BadRequestError("a guest stands twice in the plan")
         return PlanBody(guests)
@@ -319,7 +339,7 @@ class Endpoint:
 _TRY = (
     Parameter("vcpus", "vCPUs of the new guest", low=1, high=VCPUS_MOST, required=True),
     Parameter("policy", "Its policy; shared if not given", choices=tuple(Policy)),
-    Parameter("sockets", "Its virtual sockets; 1 if not given", low=1, high=64),
+    Parameter("sockets", "Its virtual sockets; 1 if not given", low=1, high=SOCKETS_MOST),
     Parameter("numa", "Whether it has virtual NUMA: one host node a socket", choices=("0", "1")),
 )
 _FLAG = ("0", "1", "false", "true")

@@ -9,6 +9,7 @@ import math
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TypeVar
 
 from proxmox_cpu_affinity.model.cpuset import CPU_LIMIT
@@ -38,7 +39,7 @@ def fingerprint(facts: Mapping[str, str]) -> str:
 def encoded(matrix: LatencyMatrix, fingerprint: str) -> dict[str, object]:
     """The document: pairs row by row above the diagonal, in ns; `measured` a digit for each."""
     count = len(matrix.cpus)
-    upper = [i * count + j for i in range(count) for j in range(i + 1, count)]
+    rows = [range(i * count + i + 1, (i + 1) * count) for i in range(count)]
     return {
         "version": VERSION,
         "fingerprint": fingerprint,
@@ -46,9 +47,9 @@ def encoded(matrix: LatencyMatrix, fingerprint: str) -> dict[str, object]:
         "verdict": str(matrix.verdict),
         "conditions": list(matrix.conditions),
         "cpus": list(matrix.cpus),
-        "ns": [matrix.ns[cell] for cell in upper],
-        "spread": [matrix.spread[cell] for cell in upper],
-        "measured": "".join("1" if matrix.measured[cell] else "0" for cell in upper),
+        "ns": [matrix.ns[cell] for row in rows for cell in row],
+        "spread": [matrix.spread[cell] for row in rows for cell in row],
+        "measured": "".join("01"[matrix.measured[cell]] for row in rows for cell in row),
     }
 
 
@@ -101,19 +102,22 @@ def _matrix(body: Mapping[str, object]) -> LatencyMatrix:
     """ValueError, KeyError or TypeError for what encoded() never makes."""
     cpus = tuple(Cpu(_whole(cpu)) for cpu in _list(body["cpus"]))
     count = len(cpus)
-    upper = [(i, j) for i in range(count) for j in range(i + 1, count)]
     if list(cpus) != sorted(set(cpus)):
         raise ValueError("CPUs out of order")
     measured = body["measured"]
-    if not isinstance(measured, str) or measured.strip("01") or len(measured) != len(upper):
+    if (
+        not isinstance(measured, str)
+        or measured.strip("01")
+        or len(measured) != math.comb(count, 2)
+    ):
         raise ValueError("measured")
     flags = bytearray(count * count)
-    for (i, j), digit in zip(upper, measured, strict=True):
+    for (i, j), digit in zip(combinations(range(count), 2), measured, strict=True):
         flags[i * count + j] = flags[j * count + i] = int(digit)
     return LatencyMatrix(
         cpus,
-        _mirrored(_list(body["ns"]), upper, count),
-        _mirrored(_list(body["spread"]), upper, count),
+        _mirrored(_list(body["ns"]), count),
+        _mirrored(_list(body["spread"]), count),
         bytes(flags),
         _word(Verdict, body["verdict"]),
         _word(Method, body["method"]),
@@ -121,9 +125,9 @@ def _matrix(body: Mapping[str, object]) -> LatencyMatrix:
     )
 
 
-def _mirrored(values: list[object], upper: list[tuple[int, int]], count: int) -> "array[float]":
+def _mirrored(values: list[object], count: int) -> "array[float]":
     cells = array("d", bytes(8 * count * count))
-    for (i, j), value in zip(upper, values, strict=True):
+    for (i, j), value in zip(combinations(range(count), 2), values, strict=True):
         cells[i * count + j] = cells[j * count + i] = _nanoseconds(value)
     return cells
 

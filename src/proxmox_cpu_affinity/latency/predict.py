@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import IntEnum
-from itertools import chain
 from math import inf
 from statistics import median
 
@@ -86,25 +85,34 @@ def filled(matrix: LatencyMatrix, topology: Topology) -> LatencyMatrix:
     """
     count = len(matrix.cpus)
     places = [topology.place(cpu) for cpu in matrix.cpus]
-    measured: dict[Step, dict[_Groups, list[float]]] = {}
-    open_cells: list[tuple[int, int, Step, _Groups]] = []
+    measured: dict[_Block, array[float]] = {}
+    open_cells: dict[_Block, array[int]] = {}  # of 131,000 pairs, so eight bytes each
     for i, j, step in steps(topology, places):
-        cell = i * count + j
-        groups = _groups(places[i], places[j])
+        cell, block = i * count + j, (step, _groups(places[i], places[j]))
         if matrix.measured[cell]:
-            measured.setdefault(step, {}).setdefault(groups, []).append(matrix.ns[cell])
+            measured.setdefault(block, array("d")).append(matrix.ns[cell])
         else:
-            open_cells.append((cell, j * count + i, step, groups))
-    blocks = {(s, g): median(ns) for s, by in measured.items() for g, ns in by.items()}
-    medians = {step: median(chain(*by.values())) for step, by in measured.items()}
-    expected = {step: _bounded(step, medians) for step in {entry[2] for entry in open_cells}}
+            open_cells.setdefault(block, array("q")).append(cell)
+    medians = _medians(measured)
     ns = array("d", matrix.ns)
-    for cell, mirror, step, groups in open_cells:
-        ns[cell] = ns[mirror] = blocks.get((step, groups), expected[step])
+    for block, cells in open_cells.items():
+        value = median(measured[block]) if block in measured else _bounded(block[0], medians)
+        for cell in cells:
+            i, j = divmod(cell, count)
+            ns[cell] = ns[j * count + i] = value
     return replace(matrix, ns=ns)
 
 
+def _medians(measured: "Mapping[_Block, array[float]]") -> Mapping[Step, float]:
+    """Of each step, over its blocks."""
+    found: dict[Step, array[float]] = {}
+    for (step, _), values in measured.items():
+        found.setdefault(step, array("d")).extend(values)
+    return {step: median(values) for step, values in found.items()}
+
+
 _Groups = tuple[int, int]
+_Block = tuple[Step, _Groups]
 
 
 def _groups(first: CpuPlace, second: CpuPlace) -> _Groups:

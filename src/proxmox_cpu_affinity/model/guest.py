@@ -169,6 +169,22 @@ def socket_nodes(cores: int, sockets: int) -> tuple[GuestNode, ...]:
     return tuple(GuestNode(tuple(range(start, start + cores))) for start in starts)
 
 
+def described(
+    vmid: Vmid, vcpus: int, *, sockets: int = 1, numa: bool = False, tags: tuple[str, ...] = ()
+) -> GuestConfig:
+    """The configuration of a guest of that many vCPUs; the last socket may have some less."""
+    cores = -(-vcpus // sockets)
+    return GuestConfig(
+        vmid,
+        cores=cores,
+        sockets=sockets,
+        vcpus=vcpus,
+        numa=numa,
+        nodes=socket_nodes(cores, sockets) if numa and sockets > 1 else (),
+        tags=tags,
+    )
+
+
 def running_nodes(nodes: tuple[GuestNode, ...], vcpus: int) -> tuple[GuestNode, ...]:
     """Of these nodes those that have some of the first `vcpus` vCPUs; none where one has all.
 

@@ -153,9 +153,11 @@ def with_samples(
 
 
 def restricted(matrix: LatencyMatrix, cpus: CpuSet) -> LatencyMatrix:
-    """The part of a matrix that speaks of these CPUs only."""
+    """The part of a matrix that speaks of these CPUs only; itself where that is all."""
     kept = [i for i, cpu in enumerate(matrix.cpus) if cpu in cpus]
     count = len(matrix.cpus)
+    if len(kept) == count:
+        return matrix
     cells = [i * count + j for i in kept for j in kept]
     return LatencyMatrix(
         tuple(matrix.cpus[i] for i in kept),

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
@@ -18,10 +18,11 @@ from proxmox_cpu_affinity.model.errors import (
     GuestNotFoundError,
     RefusedError,
 )
-from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Request
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Request, described
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Outcome
 from proxmox_cpu_affinity.reconcile.events import Phase
+from proxmox_cpu_affinity.reconcile.placing import request_for
 from proxmox_cpu_affinity.render.heatmap import heatmap_svg
 from proxmox_cpu_affinity.render.page import Sight, page_html
 from proxmox_cpu_affinity.service import trial, views
@@ -157,7 +158,7 @@ class Api:
         del call
         return views.topology(self._service.host.topology)
 
-    async def core_ranking(self, call: Call) -> list[wire.Ranking]:
+    async def core_ranking(self, call: Call) -> Iterator[wire.Ranking]:
         del call
         return views.ranking(self._service.host.topology, self._service.host.matrix)
 
@@ -303,7 +304,7 @@ class Api:
 
     async def plan(self, call: Call) -> wire.PlanAnswer:
         wanted = wire.PlanBody.read(call.body).guests
-        requests = [Request(Vmid(g.vmid), g.vcpus) for g in wanted]
+        requests = [_request(guest) for guest in wanted]
         state = self._service.state
         found = []
         async with self._its_turn():
@@ -322,6 +323,14 @@ class Api:
             raise BadRequestError(answer.line)
         tracked = self._service.state.tracked[call.vmid]
         return {"action": f"new affinity: {','.join(map(str, tracked.placement.home))}"}
+
+
+def _request(guest: wire.PlanGuest) -> Request:
+    tags = (f"cpu-{guest.policy}",)
+    vmid = Vmid(guest.vmid)
+    return request_for(
+        described(vmid, guest.vcpus, sockets=guest.sockets, numa=guest.numa, tags=tags), None
+    )
 
 
 def _is_set(call: Call, name: str) -> bool:

@@ -10,7 +10,7 @@ from proxmox_cpu_affinity.engine.plan import plan
 from proxmox_cpu_affinity.engine.rebalance import Move, Question, moving_cost, rebalanced
 from proxmox_cpu_affinity.engine.score import guest_scores, score
 from proxmox_cpu_affinity.formats import wire_trial as wire
-from proxmox_cpu_affinity.model.guest import GuestConfig, Request
+from proxmox_cpu_affinity.model.guest import Request, described
 from proxmox_cpu_affinity.model.ids import VMID_MAX, Vmid
 from proxmox_cpu_affinity.model.placement import Placement
 from proxmox_cpu_affinity.reconcile import State, step
@@ -22,12 +22,10 @@ FELT = 0.00005  # shares of a vCPU's time: what is less is rounded away
 
 def asked_for(query: Mapping[str, str], taken: Container[int]) -> Request:
     """The request of the guest that a checked query spells, with a VMID that nobody has."""
-    vcpus, sockets = int(query["vcpus"]), int(query.get("sockets", "1"))
-    guest = GuestConfig(
+    guest = described(
         Vmid(next(number for number in range(VMID_MAX, 0, -1) if number not in taken)),
-        cores=-(-vcpus // sockets),
-        sockets=sockets,
-        vcpus=vcpus,
+        int(query["vcpus"]),
+        sockets=int(query.get("sockets", "1")),
         numa=query.get("numa") == "1",
         tags=(f"cpu-{query['policy']}",) if "policy" in query else (),
     )

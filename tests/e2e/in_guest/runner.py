@@ -26,6 +26,7 @@ MODULES = (
     "service",
     "guests",
     "drop_ins",
+    "histories",
     "by_hand",
     "cpus",
     "watching",

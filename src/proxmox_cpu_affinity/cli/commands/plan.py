@@ -5,75 +5,41 @@ Asks no service: it is the same engine, run here, with an empty host to begin wi
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, assert_never
 
 import click
 
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import Command, Session, as_json, exit_status
 from proxmox_cpu_affinity.cli.configured import settings_here
-from proxmox_cpu_affinity.cli.hostmap import host_map
+from proxmox_cpu_affinity.cli.hostmap import colours, host_map
+from proxmox_cpu_affinity.cli.planning import Made, Row, Scored, planned, planned_on_cores
+from proxmox_cpu_affinity.cli.wanted import FORM, given, of_node
 from proxmox_cpu_affinity.cli.words import cpus_named
-from proxmox_cpu_affinity.formats import jsonvalue, wire
+from proxmox_cpu_affinity.formats import by_hand, jsonvalue
 from proxmox_cpu_affinity.formats.settings import Settings
-from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
-from proxmox_cpu_affinity.model.errors import NotPveHostError, SyntaxFault, UsageError
-from proxmox_cpu_affinity.model.guest import VCPUS_MOST, Request
-from proxmox_cpu_affinity.model.ids import Vmid, vmid_of
+from proxmox_cpu_affinity.model.errors import SyntaxFault, UsageError
+from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Strategy
 from proxmox_cpu_affinity.model.topology import Topology
-from proxmox_cpu_affinity.pve.guests import NodeGuests
 
-if TYPE_CHECKING:  # they import numpy
-    from proxmox_cpu_affinity.cli.hosts import Described
+if TYPE_CHECKING:  # it imports numpy
     from proxmox_cpu_affinity.engine.facts import Rules
-    from proxmox_cpu_affinity.engine.score import Score
-    from proxmox_cpu_affinity.engine.trace import Decision
 
 COLUMNS = ("VMID", "vCPUs", "CPUs", "Start", "Cache-Groups", "Nodes", "Reason")
 
 
-@dataclass(frozen=True, slots=True)
-class Row(wire.PlanRow):
-    """One guest's place, or why it has none."""
+class Format(StrEnum):
+    """How the answer is printed."""
 
-    cache_groups: list[int]
-    nodes: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Estimated slowdown of the average vCPU in percent: of the plan, the least that any placement
-    can have, of guests that are not pinned, and of the round-robin rule."""
-
-    slowdown: float
-    bound: float
-    gap: float
-    no_pinning: float
-    round_robin: float
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """What the command answers; the first two as the API has them. CPU sets are cpulists."""
-
-    guests: list[Row]
-    overlap: str
-    strategy: str
-    usable: str
-    latencies: str
-    score: Scored | None  # None where no guest is placed
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The guests to place, and those of this node that are not ours, with the reason."""
-
-    requests: tuple[Request, ...]
-    left_alone: tuple[tuple[Request, str], ...] = ()
+    TABLE = "table"
+    JSON = "json"
+    QM = "qm"
+    LIBVIRT = "libvirt"
+    RHV = "rhv"
 
 
 @click.command(
@@ -81,8 +47,9 @@ class Wanted:
     needs_root=False,
     examples=(
         "plan",
-        "plan --guest 100:4 --guest 101:8",
+        "plan --guest 100:4 --guest 101:8:2:cpu-pinned",
         "plan --host generated:2x2x4x2 --guest 100:4 --strategy round-robin",
+        "plan --host lscpu.txt --guest 100:4 --format libvirt",
     ),
 )
 @click.option(
@@ -99,11 +66,19 @@ class Wanted:
     "--guest",
     "guests",
     multiple=True,
-    metavar="ID:VCPUS",
-    help="A guest to place, may be repeated; default: the guests of this node.",
+    metavar=FORM,
+    help="A guest to place, may be repeated; several sockets lie on a host node each; tags like"
+    " cpu-pinned. Default: the guests of this node.",
 )
 @click.option("--strategy", type=click.Choice(list(Strategy)), help="Default: as configured.")
 @click.option("--reserved", metavar="LIST", help="CPUs for the host, like 0-1,8.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(Format)),
+    help="qm set lines, libvirt's cputune and numatune, or rhv-pinning-calculator's strings (whole"
+    " cores; without --reserved the first core of each node is left to the host).",
+)
 @click.option(
     "--json-lines",
     is_flag=True,
@@ -120,6 +95,7 @@ def plan(
     guests: Sequence[str],
     strategy: str | None,
     reserved: str | None,
+    form: str | None,
     json_lines: bool,
     as_json: bool,
 ) -> int:
@@ -130,25 +106,26 @@ def plan(
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread for each CPU
     if json_lines:
-        if host or latency or guests or strategy or reserved or as_json:
-            raise UsageError("--json-lines stands alone: what it needs comes by the lines")
+        if host or latency or guests or strategy or reserved or form or as_json:
+            raise UsageError(
+                "--json-lines stands alone: what it needs comes by the lines",
+                hint="leave the other options out",
+            )
         return _converse()
+    chosen = _format(form, strategy, as_json=as_json)
     from proxmox_cpu_affinity.cli.hosts import named_host, this_host, with_latencies
 
     configured = settings_here(session.tree)
     rules = _rules(configured, strategy, reserved, here=host is None)
-    wanted = given(guests) if guests else _of_node(session.tree, configured)
+    wanted = given(guests) if guests else of_node(session.tree, configured)
     where = this_host(session.tree) if host is None else named_host(host)
     if latency is not None:
         where = with_latencies(where, latency)
     if reserved is not None:
         _check_reserved(rules.reserved, where.topology)
-    answer, held = planned(where, rules, wanted)
-    if as_json:
-        ui.document(jsonvalue.plain(answer))
-    else:
-        _show(where.topology, answer, held)
-    placed = sum(row.start is not None for row in answer.guests)
+    made = (planned_on_cores if chosen is Format.RHV else planned)(where, rules, wanted)
+    _print(chosen, where.topology, made)
+    placed = len(made.placements)
     return exit_status(good=placed, bad=len(wanted.requests) - placed)
 
 
@@ -159,84 +136,15 @@ def _converse() -> int:
     return 0
 
 
-def given(guests: Sequence[str]) -> Wanted:
-    """The guests that --guest names. UsageError naming the part that is wrong."""
-    requests: dict[Vmid, Request] = {}
-    for text in guests:
-        number, _, count = text.partition(":")
-        vmid = vmid_of(number)
-        if vmid is None:
-            raise UsageError(f"--guest {text}: {number!r} is no VMID", hint="write it like 100:4")
-        if not (count.isascii() and count.isdigit() and 1 <= int(count[:9]) <= VCPUS_MOST):
-            raise UsageError(
-                f"--guest {text}: {count!r} is no number of vCPUs (1 to {VCPUS_MOST})",
-                hint="write it like 100:4",
-            )
-        if vmid in requests:
-            raise UsageError(f"--guest {text}: guest {vmid} is given twice")
-        requests[vmid] = Request(vmid, int(count))
-    return Wanted(tuple(requests.values()))
-
-
-def planned(
-    host: "Described", rules: "Rules", wanted: Wanted
-) -> tuple[Planned, dict[Vmid, CpuSet]]:
-    """The answer, and the CPUs of each guest in the order of placing."""
-    from proxmox_cpu_affinity.engine.facts import Occupancy, Turn, compile_host
-    from proxmox_cpu_affinity.engine.occupancy import overlapping
-    from proxmox_cpu_affinity.engine.plan import plan as engine_plan
-    from proxmox_cpu_affinity.engine.score import score
-
-    compiled = compile_host(host.topology, host.matrix, rules, host.allowed)
-    made = engine_plan(compiled, Occupancy(()), Turn(), wanted.requests)
-    placed = {decision.placement.vmid: decision for decision in made.decisions}
-    rows = [
-        _row(host.topology, request, placed.get(request.vmid), dict(made.refused))
-        for request in wanted.requests
-    ]
-    rows += [_unplaced(request, reason) for request, reason in wanted.left_alone]
-    held = {vmid: decision.placement.home for vmid, decision in placed.items()}
-    answer = Planned(
-        guests=sorted(rows, key=lambda row: row.vmid) if wanted.left_alone else rows,
-        overlap=str(overlapping(Occupancy(tuple(d.placement for d in made.decisions)))),
-        strategy=rules.strategy,
-        usable=str(compiled.usable),
-        latencies="; ".join(host.matrix.conditions) or host.matrix.verdict,
-        score=_scored(score(compiled, [decision.placement for decision in made.decisions])),
-    )
-    return answer, held
-
-
-def _scored(found: "Score | None") -> Scored | None:
-    if found is None:
-        return None
-    shares = (found.slowdown, found.bound, found.gap, found.no_pinning, found.round_robin)
-    return Scored(*(round(100 * share, 2) for share in shares))
-
-
-def _row(
-    topology: Topology,
-    request: Request,
-    decision: "Decision | None",
-    refused: Mapping[Vmid, str],
-) -> Row:
-    if decision is None:
-        return _unplaced(request, refused[request.vmid])
-    placement = decision.placement
-    return Row(
-        vmid=request.vmid,
-        vcpus=request.vcpus,
-        cpus=str(placement.home),
-        start=placement.start,
-        reason=decision.reason,
-        warnings=list(placement.warnings),
-        cache_groups=list(topology.cache_groups_of(placement.home)),
-        nodes=list(topology.nodes_of(placement.home)),
-    )
-
-
-def _unplaced(request: Request, reason: str) -> Row:
-    return Row(request.vmid, request.vcpus, "", None, reason, [], [], [])
+def _format(form: str | None, strategy: str | None, *, as_json: bool) -> Format:
+    if as_json and form not in (None, Format.JSON):
+        raise UsageError(f"--json and --format {form} are two forms", hint="give one of them")
+    if form == Format.RHV and strategy == Strategy.ROUND_ROBIN:
+        raise UsageError(
+            "--format rhv gives whole cores, and round-robin knows no cores",
+            hint="leave --strategy out",
+        )
+    return Format.JSON if as_json else Format(form or Format.TABLE)
 
 
 def _rules(
@@ -250,9 +158,10 @@ def _rules(
         try:
             kept = CpuSet.parse(reserved)
         except SyntaxFault as fault:
-            raise UsageError(f"--reserved {reserved}: {fault.text}", hint=fault.hint) from None
+            hint = fault.hint or "write it like 0-1,8"
+            raise UsageError(f"--reserved {reserved}: {fault.text}", hint=hint) from None
     chosen = configured.strategy if strategy is None else Strategy(strategy)
-    return Rules(chosen, configured.weights, kept)
+    return Rules(chosen, configured.weights, kept, configured.dedicated_fallback, configured.width)
 
 
 def _check_reserved(reserved: CpuSet, topology: Topology) -> None:
@@ -265,53 +174,94 @@ def _check_reserved(reserved: CpuSet, topology: Topology) -> None:
         )
 
 
-def _of_node(tree: Tree, configured: Settings) -> Wanted:
-    """The guests of this node, the managed ones to be placed. UsageError where it has none."""
-    from proxmox_cpu_affinity.render.lines import excluded
+# -- printing --------------------------------------------------------------------------------------
 
-    try:
-        configs, unreadable = NodeGuests(tree).configs()
-    except NotPveHostError as error:
-        raise UsageError(
-            "no guest is named, and this is no Proxmox VE node",
-            hint="name guests: --guest 100:4 --guest 101:8",
-        ) from error
-    requests, left_alone = [], []
-    for vmid in sorted(configs):
-        config = configs[vmid]
-        request = Request(vmid, config.vcpu_count, config.policy)
-        reason = config.exclusion(configured.manage)
-        if reason is None:
-            requests.append(request)
+
+def _print(form: Format, topology: Topology, made: Made) -> None:
+    match form:
+        case Format.TABLE:
+            _show(topology, made)
+        case Format.JSON:
+            ui.document(jsonvalue.plain(made.answer))
+        case Format.QM | Format.LIBVIRT | Format.RHV:
+            ui.lines(*_by_hand(form, topology, made))
+            _remarks(form, topology, made)
+        case _:
+            assert_never(form)
+
+
+def _by_hand(form: Format, topology: Topology, made: Made) -> Iterator[str]:
+    """The lines of the guests that are placed, in the order of the answer."""
+    for row in made.answer.guests:
+        placement = made.placements.get(Vmid(row.vmid))
+        if placement is None:
+            continue
+        if form is Format.QM:
+            yield from by_hand.qm(placement)
+        elif form is Format.LIBVIRT:
+            yield from by_hand.libvirt(topology, placement)
         else:
-            left_alone.append((request, f"left alone: {excluded(reason)}"))
-    for vmid in sorted(unreadable):
-        ui.warn(f"VM {vmid}: its configuration cannot be read")
-    return Wanted(tuple(requests), tuple(left_alone))
+            yield f"# guest {row.vmid}"
+            yield by_hand.rhv(made.cores[placement.vmid].cores)
 
 
-def _show(topology: Topology, answer: Planned, held: dict[Vmid, CpuSet]) -> None:
-    ui.table(COLUMNS, map(_cells, answer.guests))
-    ui.lines("", *host_map(topology, held, CpuSet.parse(answer.usable), width=ui.width()))
-    if answer.score is not None:
-        ui.lines("", _score_words(answer.score))
+def _remarks(form: Format, topology: Topology, made: Made) -> None:
+    """What the lines cannot say."""
+    answer = made.answer
     for row in answer.guests:
-        for warning in row.warnings:
-            ui.warn(f"VM {row.vmid}: {warning}")
+        placement = made.placements.get(Vmid(row.vmid))
+        if placement is None:
+            ui.warn(f"VM {row.vmid}: {row.reason}")
+        elif form is Format.QM and (placement.pinned or placement.part_of):
+            ui.warn(
+                f"VM {row.vmid}: affinity is one set for all its threads, not one for each vCPU"
+            )
+        elif form is Format.LIBVIRT and placement.part_of:
+            ui.talk(f"note: VM {row.vmid}: its memnode elements need cells in <cpu><numa>")
+    _warnings(answer.guests)
+    if form is Format.QM and made.placements:
+        ui.talk("note: the service leaves guests with an affinity of their own alone")
+    unused = topology.online - CpuSet.parse(answer.usable)
+    if form is Format.RHV and unused:
+        ui.talk(f"note: {cpus_named(unused)} left to the host; --reserved names others")
+
+
+def _show(topology: Topology, made: Made) -> None:
+    answer, placements = made.answer, made.placements
+    held = {vmid: placement.home for vmid, placement in placements.items()}
+    ui.table(COLUMNS, map(_cells, answer.guests))
+    usable = CpuSet.parse(answer.usable)
+    ui.lines("")
+    picture = host_map(topology, held, usable, width=ui.width())
+    if ui.in_colour():
+        ui.raw("".join(f"{ui.coloured(words)}\n" for words in colours(picture)))
+    else:
+        ui.lines(*picture)
+    if answer.score is not None:
+        ui.lines("", *_score_words(answer.score))
+    _warnings(answer.guests)
     for note in topology.notes:
         ui.talk(f"note: {note}")
     ui.talk(f"strategy {answer.strategy}; latencies: {answer.latencies}")
 
 
-def _score_words(score: Scored) -> str:
+def _warnings(rows: Sequence[Row]) -> None:
+    for row in rows:
+        for warning in row.warnings:
+            ui.warn(f"VM {row.vmid}: {warning}")
+
+
+def _score_words(score: Scored) -> tuple[str, str]:
+    least = f"wherever placed, at least {score.bound:.1f} %."
+    others = f"round-robin: {score.round_robin:.1f} %, packed: {score.packed:.1f} %."
     return (
-        f"Estimated slowdown of a vCPU {score.slowdown:.1f} %; no placement of these guests is "
-        f"below {score.bound:.1f} %. Not pinned: {score.no_pinning:.1f} %, round-robin: "
-        f"{score.round_robin:.1f} %."
+        f"Estimated slowdown of a vCPU {score.slowdown:.1f} %; {least}",
+        f"Not pinned: {score.no_pinning:.1f} %, {others}",
     )
 
 
 def _cells(row: Row) -> ui.Row:
+    floats = f"; floats in {row.applied}" if row.applied != row.cpus else ""
     return (
         row.vmid,
         row.vcpus,
@@ -319,5 +269,5 @@ def _cells(row: Row) -> ui.Row:
         "-" if row.start is None else row.start,
         ",".join(map(str, row.cache_groups)) or "-",
         ",".join(map(str, row.nodes)) or "-",
-        row.reason,
+        f"{row.reason}{floats}",
     )

@@ -215,9 +215,10 @@ def _score_words(score: wire.ScoreView | None) -> str:
     """What guests lose to one another and to distance, in per cent of a vCPU's time."""
     if score is None:
         return "no guest is placed"
-    shares = (score.slowdown, score.bound, score.no_pinning, score.round_robin)
-    placed, best, free, turn = (f"{100 * share:.1f} %" for share in shares)
-    return f"{placed} of a vCPU's time; at best {best}, without pinning {free}, in turn {turn}"
+    others = (score.bound, score.no_pinning, score.round_robin, score.packed)
+    best, free, turn, packed = (f"{100 * share:.1f} %" for share in others)
+    placed = f"{100 * score.slowdown:.1f} % of a vCPU's time"
+    return f"{placed}; at best {best}, without pinning {free}, in turn {turn}, packed {packed}"
 
 
 def _confined(now: wire.Status) -> str:
