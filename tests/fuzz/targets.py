@@ -238,6 +238,15 @@ def _cache(data: bytes) -> None:
         assert found.reason
 
 
+def _holds(told: object, given: object) -> bool:
+    """Whether all that was given is in what was made of it, defaults beside."""
+    if isinstance(told, dict) and isinstance(given, dict):
+        return all(key in told and _holds(told[key], value) for key, value in given.items())
+    if isinstance(told, list) and isinstance(given, list):
+        return len(told) == len(given) and all(map(_holds, told, given))
+    return told == given
+
+
 def _bodies(data: bytes) -> None:
     body = jsonvalue.json_object(data)
     for kind in (wire.HookBody, wire.ReassignBody, wire.PlanBody):
@@ -245,9 +254,7 @@ def _bodies(data: bytes) -> None:
             read = kind.read(body)
         except AffinityError:
             continue
-        told = jsonvalue.plain(read)
-        assert isinstance(told, dict)
-        assert all(told.get(key) == value for key, value in body.items()), "something is dropped"
+        assert _holds(jsonvalue.plain(read), body), "something is dropped"
 
 
 def _queries(data: bytes) -> None:

@@ -74,7 +74,9 @@ def write_sections(sections: Iterable[SectionEntry]) -> str:
     """The text of such a file; parse_sections reads the same sections from it."""
     return "\n".join(
         f"{entry.type}: {entry.id}\n"
-        + "".join(f"\t{f'{key} {value}'.rstrip()}\n" for key, value in entry.values.items())
+        + "".join(
+            f"\t{key} {value}\n" if value else f"\t{key}\n" for key, value in entry.values.items()
+        )
         for entry in sections
     )
 
