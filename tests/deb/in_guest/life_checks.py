@@ -133,7 +133,6 @@ def check_guests_start_whichever_storage_has_the_hook() -> None:
         assert all(kernel.held(vmid) == kernel.online() for vmid in hooks)
         all_start(hooks, placed=False)
         package.dpkg("dpkg", "--install", str(package.DEB))
-        node.confirmed(*hooks)
         all_start(hooks, placed=True)
         package.dpkg("dpkg", "--purge", node.UNIT)
         all_start(hooks, placed=False)
