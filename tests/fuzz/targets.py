@@ -238,6 +238,15 @@ def _cache(data: bytes) -> None:
         assert found.reason
 
 
+def _holds(told: object, given: object) -> bool:
+    """Whether all that was given is told again; what was not given has its default."""
+    if isinstance(given, dict):
+        return isinstance(told, dict) and all(_holds(told.get(k), v) for k, v in given.items())
+    if isinstance(given, list):
+        return isinstance(told, list) and len(told) == len(given) and all(map(_holds, told, given))
+    return told == given
+
+
 def _bodies(data: bytes) -> None:
     body = jsonvalue.json_object(data)
     for kind in (wire.HookBody, wire.ReassignBody, wire.PlanBody):
@@ -246,8 +255,7 @@ def _bodies(data: bytes) -> None:
         except AffinityError:
             continue
         told = jsonvalue.plain(read)
-        assert isinstance(told, dict)
-        assert all(told.get(key) == value for key, value in body.items()), "something is dropped"
+        assert _holds(told, body), "something is dropped"
 
 
 def _queries(data: bytes) -> None:

@@ -12,7 +12,9 @@ from tests.fuzz.targets import TARGETS, attempt
 TESTS = Path(__file__).parents[1]
 FORMATS = TESTS.parent / "src" / "proxmox_cpu_affinity" / "formats"
 CORPUS = TESTS / "fuzz" / "corpus"
-NO_READERS = frozenset(("openapi", "wire_events", "wire_trial", "listed", "guestnuma", "pveschema"))
+NO_READERS = frozenset(
+    ("by_hand", "openapi", "wire_events", "wire_trial", "listed", "guestnuma", "pveschema")
+)
 """Modules without one of their own: values, writers, and parts of the readers that are fuzzed."""
 THROUGH = {
     "hosttext": ("lscpu_summary", "lscpu_table", "numactl"),
