@@ -2,6 +2,7 @@
 SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
+ATTACK := .venv-attack
 PACKAGE := src/proxmox_cpu_affinity
 SOURCES := $(addprefix $(PACKAGE)/latency/,duel.c pingpong.c pool.c main.c)
 HEADERS := $(addprefix $(PACKAGE)/latency/,pingpong.h duel.h sides.h clock.h)
@@ -17,7 +18,7 @@ DIST := $(PREFIX)/lib/python3/dist-packages
 PYTHON := $(or $(wildcard $(BIN)/python),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup develop demo check test page-test screenshots e2e faults load bench bench-hook bench-confining bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
+.PHONY: help setup develop demo check test page-test screenshots e2e faults load fuzz api-test audit licences lock bench bench-hook bench-confining bench-placement bench-latency goldens hosts showcase install install-docs deb deb-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,13 +27,19 @@ setup: $(VENV)/.ready build/pingpong ## .venv with what the program needs, and t
 
 develop: setup $(VENV)/.develop ## beyond that, what check and test need
 
-$(VENV)/.ready: constraints/run.txt $(wildcard constraints/debian-*.txt) constraints/minimum.txt scripts/make-venv
+$(VENV)/.ready: constraints/run.txt constraints/minimum.txt $(wildcard constraints/locked/run-*.txt) scripts/make-venv
 	@scripts/make-venv $(VENV)
 	@touch $@
 
-$(VENV)/.develop: constraints/develop.txt $(VENV)/.ready
+$(VENV)/.develop: constraints/locked/develop.txt $(VENV)/.ready
 	@echo "installing the development tools"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r constraints/develop.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(ATTACK)/.ready: constraints/locked/attack.txt $(VENV)/.ready
+	@echo "installing what attacks and audits"
+	@$(BIN)/python -m venv --clear $(ATTACK)
+	@$(ATTACK)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 build/pingpong: $(SOURCES) $(HEADERS)
@@ -48,9 +55,9 @@ check: develop ## format, lint, types, shell scripts, imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --scripts-are-modules scripts/make-showcase scripts/capture-host \
-		scripts/make-docs scripts/make-sbom
+		scripts/make-docs scripts/make-sbom scripts/list-licences
 	$(BIN)/shellcheck hook/proxmox-cpu-affinity-hook scripts/make-venv scripts/dummy-guests .ci/run \
-		scripts/make-deb scripts/debian-root debian/proxmox-cpu-affinity.p* \
+		scripts/make-deb scripts/debian-root scripts/lock debian/proxmox-cpu-affinity.p* \
 		tests/e2e/agent tests/e2e/in_guest/guest
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
@@ -72,6 +79,23 @@ faults: develop ## histories and system calls with faults; HISTORIES= REAL= STEP
 
 load: develop ## 200 guests at once, 100,000 events, 512 CPUs; SHORT=1, EVENTS=5000
 	@$(BIN)/python -m tests.load.run $(if $(SHORT),--short) $(if $(EVENTS),--events $(EVENTS))
+
+fuzz: develop ## every reader of others' texts under atheris; SECONDS=600 in all, KEEP=1 into the corpus
+	@$(BIN)/python -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(KEEP),--keep)
+
+api-test: develop $(ATTACK)/.ready ## the API attacked over real sockets and by schemathesis; SHORT=1
+	@SHORT=$(SHORT) $(BIN)/python -m tests.api.run
+
+audit: $(ATTACK)/.ready ## known vulnerabilities of what is pinned; asks the Python advisory database
+	for file in constraints/locked/*.txt; do \
+		$(ATTACK)/bin/pip-audit --strict --disable-pip --require-hashes -r $$file || exit 1; \
+	done
+
+licences: develop $(ATTACK)/.ready ## rewrite constraints/licences.txt
+	$(BIN)/python scripts/list-licences $(VENV) $(ATTACK)
+
+lock: ## rewrite constraints/locked from constraints/*.txt; needs python3.11, python3.13 and pip-tools
+	scripts/lock
 
 bench: develop ## one table: start, hook, ps, decisions, memory, idling, beside goals and peers; ONLY=hook,ps
 	@$(BIN)/python -m bench.run $(if $(ONLY),--only $(ONLY))
@@ -127,9 +151,10 @@ install-docs: build/share/.made ## man pages and completions into DESTDIR; needs
 deb: ## the Debian package, made in a Debian 12 of its own; ARCH=arm64 for another processor
 	scripts/make-deb $(ARCH)
 
-deb-test: develop ## the package in booted guests of both releases, from installation to purge
-	$(BIN)/python -m tests.deb.run $(if $(SUITE),--suite $(SUITE))
+deb-test: develop ## the package on both releases, from installation to purge; PLAIN=1, ARM64=1
+	$(BIN)/python -m tests.deb.run $(if $(SUITE),--suite $(SUITE)) $(if $(PLAIN),--plain) \
+		$(if $(ARM64),--arm64)
 
 clean: ## what was built and set up
-	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build $(VENV) $(ATTACK) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests hook bench -name __pycache__ -type d -prune -exec rm -rf {} +

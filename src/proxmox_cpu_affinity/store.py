@@ -25,13 +25,15 @@ class JsonFile:
         """Its content. A damaged or foreign file is renamed to NAME.bad, never deleted; or left
         where it is, for those who only look."""
         try:
-            with self.path.open("rb") as file:
-                data = file.read(_LIMIT + 1)
+            # A link leads to what is not ours; a FIFO would hold the start for ever.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with os.fdopen(os.open(self.path, flags), "rb") as file:
+                data = file.read(_LIMIT + 1) or b""
         except FileNotFoundError:
             return Loaded(None)
         except OSError as error:
             return Loaded(None, f"cannot be read: {error.strerror}")
-        problem, content = _checked(data)
+        problem, content = content_of(data)
         if content is None and set_aside:
             problem += self._set_aside()
         return Loaded(content, problem)
@@ -41,11 +43,11 @@ class JsonFile:
 
         StoreError, with the file as it was, where that fails.
         """
-        body = json.dumps(content, separators=(",", ":"), sort_keys=True)
-        whole = f'{{"version":{VERSION},"sha256":"{_checksum(body)}","content":{body}}}\n'
+        whole = written(content)
         fresh = self.path.with_name(self.path.name + ".new")
         try:
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(fresh, flags, 0o600)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(whole)
                 file.flush()
@@ -72,7 +74,14 @@ def _checksum(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
 
-def _checked(data: bytes) -> tuple[str, Mapping[str, object] | None]:
+def written(content: Mapping[str, object]) -> str:
+    """The text of a file with this content."""
+    body = json.dumps(content, separators=(",", ":"), sort_keys=True)
+    return f'{{"version":{VERSION},"sha256":"{_checksum(body)}","content":{body}}}\n'
+
+
+def content_of(data: bytes) -> tuple[str, Mapping[str, object] | None]:
+    """What is wrong with a file's bytes, and their content where nothing is."""
     if len(data) > _LIMIT:
         return "is too large", None
     try:

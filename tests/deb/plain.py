@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import disk_usage
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIMIT = 400  # seconds for one script
+ROOM = 2 << 30  # bytes
 # Run with mounts and processes of its own, so that nothing is left of them.
 INSIDE = r"""
 set -eu
@@ -79,12 +81,13 @@ class Plain:
         return answer.text
 
 
-def debian_root(suite: str, *packages: str) -> str:
-    """A kept Debian with these packages. PlainError."""
+def debian_root(suite: str, *packages: str, foreign: str = "") -> str:
+    """A kept Debian with these packages, `foreign`: of that architecture. PlainError."""
     done = subprocess.run(
         [str(CHECKOUT / "scripts/debian-root"), suite, *packages],
         capture_output=True,
         text=True,
+        env={**os.environ, "FOREIGN": foreign},
         check=False,
     )
     if done.returncode != 0:
@@ -92,11 +95,17 @@ def debian_root(suite: str, *packages: str) -> str:
     return done.stdout.strip()
 
 
+def quick_folder() -> str:
+    """Where a Debian is changed: in memory if there is room, for dpkg waits for a disk often."""
+    memory = "/dev/shm"
+    return memory if Path(memory).is_dir() and disk_usage(memory).free > ROOM else "/var/tmp"
+
+
 @contextmanager
 def plain(suite: str) -> Iterator[Plain]:
     """A Debian as a minimal installation leaves it. PlainError."""
     root = debian_root(suite)
-    base = Path(tempfile.mkdtemp(prefix="deb-", dir="/var/tmp"))
+    base = Path(tempfile.mkdtemp(prefix="deb-", dir=quick_folder()))
     try:
         for name in ("up", "work", "mnt"):
             (base / name).mkdir()

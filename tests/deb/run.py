@@ -1,8 +1,10 @@
 """`make deb-test`: the package built, installed, upgraded, removed; ends with one line of figures.
 
-    python3 -m tests.deb.run [--suite trixie|bookworm|both] [-k WORD]
+    python3 -m tests.deb.run [--suite trixie|bookworm|both] [--plain] [--arm64] [-k WORD]
 
-In a plain Debian of each release first, then in a booted one. Needs root, mmdebstrap and QEMU.
+In a plain Debian of each release first, then, without --plain, in a booted one. Needs root and
+mmdebstrap, for the booted one QEMU. --arm64: the package for that processor too, its programs
+translated by qemu-aarch64.
 """
 
 import argparse
@@ -18,16 +20,18 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from tests.deb import plain_checks
-from tests.deb.plain import PlainError, debian_root
+from tests import counts
+from tests.deb import arm64, plain_runner
+from tests.deb.plain import PlainError
 from tests.e2e import image
-from tests.e2e.guest import GuestError, booted, emulated
+from tests.e2e.guest import booted, emulated
+from tests.e2e.pulse import GuestError
 from tests.e2e.report import Report, Result, say
 from tests.e2e.run import IN_CI, ended_early, install, missing
 from tests.e2e.shape import Shape
 from tests.e2e.stage import CHECKOUT, SLOWER, TESTS, StageError, make_stage
 
-LIMIT = 1800  # seconds for one Debian
+LIMIT = 3000  # seconds for one Debian
 SHAPE = Shape.parse("2x2x1x2")
 # What the tests need of the stage: the package brings the rest.
 KEPT = (TESTS, "usr/bin/kvm", "usr/sbin/guest", "etc/systemd/system")
@@ -37,10 +41,10 @@ class BuildError(Exception):
     """There is no package; the text is for the person at the keyboard."""
 
 
-def build() -> Path:
+def build(*arch: str) -> Path:
     """The package, made by make-deb, whose words are told. BuildError."""
     done = subprocess.run(
-        [str(CHECKOUT / "scripts/make-deb")], stdout=subprocess.PIPE, text=True, check=False
+        [str(CHECKOUT / "scripts/make-deb"), *arch], stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode != 0:
         raise BuildError(f"{done.stdout}make-deb ended with {done.returncode}")
@@ -57,8 +61,8 @@ def built_twice() -> tuple[Path, Result]:
     return deb, Result("build", "the same bytes twice", passed=first == second)
 
 
-def stage(deb: Path, folder: Path, suite: str) -> Path:
-    """What the guest gets: the package, the tests, and a logrotate. StageError, PlainError."""
+def stage(deb: Path, folder: Path) -> Path:
+    """What the guest gets: the package and the tests. StageError."""
     whole, target = make_stage(folder, emulated=emulated(), pluggable=False), folder / "deb"
     for name in KEPT:
         source = whole / name
@@ -69,16 +73,11 @@ def stage(deb: Path, folder: Path, suite: str) -> Path:
     shutil.copytree(CHECKOUT / "tests/deb/in_guest", ours, ignore=ignore)
     shutil.copy(deb, target / TESTS)
     (target / TESTS / "slower.json").write_text(json.dumps(SLOWER if emulated() else {}))
-    rotating = Path(debian_root(suite, "logrotate"))
-    for path in (rotating / "usr/sbin/logrotate", *rotating.glob("usr/lib/*/libpopt.so.0")):
-        copy = target / path.relative_to(rotating)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copy)
     return target
 
 
 def run_guest(suite: str, deb: Path, word: str) -> Sequence[Result]:
-    """Boot one guest and run the checks in it. GuestError, ImageError, StageError, PlainError."""
+    """Boot one guest and run the checks in it. GuestError, ImageError, StageError."""
     began = time.monotonic()
     disk = image.image(suite)
     report = Report(suite, lambda action, cpu: None)
@@ -86,7 +85,7 @@ def run_guest(suite: str, deb: Path, word: str) -> Sequence[Result]:
         tempfile.TemporaryDirectory(prefix="deb-stage-") as folder,
         booted(disk, SHAPE) as guest,
     ):
-        guest.push(stage(deb, Path(folder), suite), "/")
+        guest.push(stage(deb, Path(folder)), "/")
         guest.must("systemctl daemon-reload", limit=60)
         say(f"{suite}: up after {time.monotonic() - began:.0f} s")
         script = f"cd /{TESTS} && python3 -m tests.deb.in_guest.runner {shlex.quote(word)}"
@@ -97,12 +96,17 @@ def run_guest(suite: str, deb: Path, word: str) -> Sequence[Result]:
     return report.results
 
 
-def run_suites(suites: Sequence[str], word: str) -> list[Result]:
+def run_suites(suites: Sequence[str], given: argparse.Namespace) -> list[Result]:
     """All of it. BuildError, PlainError."""
     deb, same = built_twice()
-    results = [same]
+    results, word = [same], given.word
+    if given.arm64:
+        results += arm64.run(build("arm64"))
     for suite in suites:
-        results += plain_checks.run(suite, deb, word)
+        began = time.monotonic()
+        results += plain_runner.run(suite, deb, word)
+        say(f"{suite}: plain after {time.monotonic() - began:.0f} s")
+    for suite in () if given.plain else suites:
         signal.alarm(LIMIT)
         try:
             results += run_guest(suite, deb, word)
@@ -117,25 +121,37 @@ def run_suites(suites: Sequence[str], word: str) -> list[Result]:
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="make deb-test", description=__doc__)
     parser.add_argument("--suite", default="both", choices=(*image.SUITES, "both"))
-    parser.add_argument("-k", dest="word", default="", help="only checks whose name holds this")
+    parser.add_argument(
+        "-k", dest="word", default="", help="only checks whose names hold one of A,B"
+    )
+    parser.add_argument("--plain", action="store_true", help="without booted Debians")
+    parser.add_argument("--arm64", action="store_true", help="the package for that processor too")
     given = parser.parse_args(words)
     suites = image.SUITES if given.suite == "both" else (given.suite,)
     lacking = missing(building=True)
+    if given.arm64 and shutil.which("qemu-aarch64") is None:
+        lacking.append("qemu-user")
     if lacking and IN_CI:
         install(lacking)
     elif lacking:
         say(f"something is missing: apt install {' '.join(lacking)}")
-        return 1
+        return ended([Result("build", "what it needs", passed=False)])
     signal.signal(signal.SIGALRM, ended_early)
     signal.signal(signal.SIGTERM, ended_early)
     try:
-        results = run_suites(suites, given.word)
+        results = run_suites(suites, given)
     except (BuildError, PlainError) as error:
         say(f"{error}")
-        return 1
+        results = [Result("build", type(error).__name__, passed=False)]
+    return ended(results)
+
+
+def ended(results: Sequence[Result]) -> int:
+    """The last lines, and the figures for whoever sums them up; the exit status."""
     failed = [result for result in results if not result.passed]
     for result in failed:
         say(f"FAILED  {result.suite}: {result.name}")
+    counts.leave("deb", passed=len(results) - len(failed), failed=len(failed))
     say(f"{len(results) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed else 0
 

@@ -1,7 +1,8 @@
 """A Debian guest under QEMU: booted from a cached image, commanded over a virtio port, thrown away.
 
-Every wait has a limit, and QEMU ends with this process whatever becomes of it. The guest has no
-network, and its disk forgets. Out of scope: what is run in it (run.py).
+Every wait has a limit, and ends as soon as the guest gives no sign of life any more; QEMU ends with
+this process whatever becomes of it. The guest has no network, and its disk forgets. Out of scope:
+what is run in it (run.py).
 """
 
 import io
@@ -20,17 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.image import Image
+from tests.e2e.pulse import GuestError, Pulse, last_lines
+from tests.e2e.report import say
 from tests.e2e.shape import Shape
 
-BOOT_LIMIT = 240  # seconds
+BOOT_LIMIT = 480  # seconds
 BOOTS = 3  # at most
+STALL = 90  # seconds without a sign of life
 ANSWER_LIMIT = 20  # seconds beyond a command's own limit
 PLUGGABLE = ("bookworm",)  # suites whose guest can be given a CPU, see Guest.add_cpu
 TIMED_OUT = 124  # timeout(1)
-
-
-class GuestError(Exception):
-    """The guest did not do what it must; the text is for the person at the keyboard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,30 +58,37 @@ def emulated() -> bool:
 
 
 @contextmanager
-def booted(image: Image, shape: Shape, *, plugged: int | None = None) -> Iterator["Guest"]:
+def booted(
+    image: Image, shape: Shape, *, plugged: int | None = None, patience: float = STALL
+) -> Iterator["Guest"]:
     """A guest that has come up; its QEMU is gone at the end. GuestError.
 
     An emulated kernel may stumble over its own patching of code while it boots (int3 in
-    sched_clock_cpu). Nothing of ours is in the guest by then, so that is no result: it boots again.
+    sched_clock_cpu), or hang. Nothing of ours is in the guest by then, so that is no result: it
+    boots again. `patience` is for a guest without a sign of life, in seconds.
     """
     with ExitStack() as stack:
         for left in reversed(range(BOOTS)):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="e2e-"))
-            guest = Guest(image, shape, Path(folder), plugged or shape.cpus)
+            guest = Guest(image, shape, Path(folder), plugged or shape.cpus, patience=patience)
             stack.callback(guest.kill)
             try:
                 guest.wait_until_up()
                 break
-            except GuestError:
-                if guest.runs or not left:
+            except GuestError as error:
+                guest.kill()
+                if not left:
                     raise
+                say(f"{image.suite}: booted again, for it did not come up: {error}")
         yield guest
 
 
 class Guest:
     """One running guest."""
 
-    def __init__(self, image: Image, shape: Shape, folder: Path, plugged: int) -> None:
+    def __init__(
+        self, image: Image, shape: Shape, folder: Path, plugged: int, *, patience: float
+    ) -> None:
         self.image, self.shape, self.folder = image, shape, folder
         with self._path("qemu").open("wb") as said:
             self._process = subprocess.Popen(
@@ -93,6 +100,7 @@ class Guest:
                 env={**os.environ, "TMPDIR": str(folder)},  # what the guest writes to its disk
             )
         self._port: socket.socket | None = None
+        self._pulse = Pulse(self._path("console"), self._path("beats"), patience)
 
     def _path(self, name: str) -> Path:
         return self.folder / name
@@ -106,11 +114,13 @@ class Guest:
             *("-accel", "tcg,thread=multi" if emulated() else "kvm", "-cpu", cpu),
             *self.shape.for_qemu(plugged),
             *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append"),
-            "root=/dev/vda rw quiet console=ttyS0 panic=-1 mitigations=off nowatchdog",
+            "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off nowatchdog",
             *("-drive", f"file={image.disk},format=raw,if=virtio,snapshot=on"),
             *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
             *("-chardev", f"socket,id=port,path={self._path('port')},server=on,wait=off"),
             *("-device", "virtserialport,chardev=port,name=e2e"),
+            *("-chardev", f"file,id=beats,path={self._path('beats')}"),
+            *("-device", "virtserialport,chardev=beats,name=e2e-beats"),
             *("-serial", f"file:{self._path('console')}"),
             *("-qmp", f"unix:{self._path('qmp')},server=on,wait=off"),
         ]
@@ -203,20 +213,17 @@ class Guest:
                 time.sleep(0.1)  # closed, and QEMU is about to end
 
     def _alive(self, end: float) -> None:
-        """GuestError where QEMU has ended or the time is over."""
+        """GuestError where QEMU has ended, the guest stands still or the time is over."""
         status = self._process.poll()
-        if status is not None:
-            raise GuestError(f"QEMU has ended with {status}: {self._last_words()}")
-        if time.monotonic() > end:
-            raise GuestError(f"the guest does not answer: {self._last_words()}")
+        what = f"QEMU has ended with {status}" if status is not None else self._pulse.fault()
+        if not what and time.monotonic() > end:
+            what = "the guest does not answer"
+        if what:
+            raise GuestError(f"{what}: {self._last_words()}")
 
     def _last_words(self) -> str:
-        said = b"".join(
-            self._path(name).read_bytes()[-1500:]
-            for name in ("qemu", "console")
-            if self._path(name).exists()
-        )
-        return said.decode(errors="replace").strip() or "it said nothing"
+        files = [path for name in ("qemu", "console") if (path := self._path(name)).exists()]
+        return last_lines(b"".join(file.read_bytes()[-8000:] for file in files))
 
     # -- CPUs ---------------------------------------------------------------------------------
 
@@ -265,11 +272,6 @@ class Guest:
                 self.remove_cpu(cpu)
             case _:
                 raise GuestError(f"a check asks for {action}")
-
-    @property
-    def runs(self) -> bool:
-        """Whether QEMU does; with panic=-1 it ends where the guest's kernel gives up."""
-        return self._process.poll() is None
 
     def kill(self) -> None:
         """The power plug: the disk forgets anyway."""

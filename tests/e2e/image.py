@@ -24,6 +24,7 @@ PACKAGES = (
     # What the README tells to install on a Proxmox VE node.
     *("python3", "python3-aiohttp", "python3-click", "python3-rich", "python3-dbus-fast"),
     *("python3-prometheus-client", "python3-numpy"),
+    "logrotate",  # as every node has it
 )
 NESTED = ("qemu-system-x86",)  # for guests in the guest: 90 MB more
 FILES = {
@@ -48,6 +49,7 @@ MASKED = (
     *("systemd-hwdb-update.service", "systemd-journal-catalog-update.service", "ldconfig.service"),
     *("systemd-binfmt.service", "proc-sys-fs-binfmt_misc.automount", "dev-hugepages.mount"),
     *("dev-mqueue.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "fstrim.timer"),
+    "logrotate.timer",
 )
 
 

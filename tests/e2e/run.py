@@ -24,7 +24,8 @@ from types import FrameType
 
 from tests import counts
 from tests.e2e import image
-from tests.e2e.guest import PLUGGABLE, Guest, GuestError, booted, emulated
+from tests.e2e.guest import PLUGGABLE, Guest, booted, emulated
+from tests.e2e.pulse import GuestError
 from tests.e2e.report import Report, Result, say, table
 from tests.e2e.shape import Shape
 from tests.e2e.stage import CHECKOUT, TESTS, StageError, make_stage

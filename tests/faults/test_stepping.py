@@ -1,5 +1,6 @@
 """strace as the one who lets a system call fail."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ def run(before: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def tracer(tmp_path: Path) -> Tracer:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
     (tmp_path / "root").mkdir()
     return Tracer(tmp_path / "log", tuple(WRITING), tmp_path / "root")
 

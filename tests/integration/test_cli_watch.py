@@ -180,6 +180,7 @@ def test_a_service_that_goes_and_comes_is_followed(service: Running) -> None:
 def test_a_terminal_says_that_the_connection_is_lost(service: Running) -> None:
     with watching(service, terminal=True) as watch:
         watch.until("0 placed and running")
+        service.wait_for(lambda: readers(service) == 1)
         service.end()
         watch.until("connection lost: ")
         service.start()

@@ -99,7 +99,7 @@ def test_demo_that_is_kept_can_be_stopped(short: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    url = re.search(r"http://127\.0\.0\.1:[0-9]+/\S+", done.stdout)
+    url = re.search(r"http://127\.0\.0\.1:[0-9]+/\S*", done.stdout)
     stop = re.search(r"demo --stop (\S+)", done.stdout)
     assert url is not None
     assert stop is not None

@@ -38,6 +38,11 @@ def test_files_are_served_as_they_lie_under_their_policy(
     assert answer.headers["Cache-Control"] == "no-cache"
 
 
+def test_the_log_says_where_the_page_is(service: Running) -> None:
+    """With PCA_PORT=0 nothing else did but a file that nobody knows."""
+    assert f"; its page is http://127.0.0.1:{service.port}/\n" in service.log
+
+
 def test_the_index_is_filled_in_under_the_same_policy(service: Running) -> None:
     answer = service.get("/", tcp=True)
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")

@@ -1,5 +1,6 @@
 """The service as a process, on a simulated node with real guests: what the kernel says counts."""
 
+import json
 import os
 import signal
 import subprocess
@@ -326,3 +327,18 @@ def test_real_qemu_is_confined_with_all_its_threads(qemu_node: Node) -> None:
         service.start()
         service.confirms(100)
         assert single_cpu(qemu_node, 100) != single_cpu(qemu_node, 101)
+
+
+def test_what_a_killed_service_left_half_done_is_gone_after_its_restart(sim_node: Node) -> None:
+    """A temporary file and a reservation stayed on disk until something changed."""
+    add_guest(sim_node, 100)
+    with Running(sim_node) as service:
+        service.post("/api/v1/guests/100/pre-start")
+        service.kill()
+        folder = sim_node.path("/var/lib/proxmox-cpu-affinity")
+        assert "100" in json.loads((folder / "state.json").read_text())["content"]["tracked"]
+        (folder / "state.json.new").write_text("{")
+        (folder / "matrix.json.new").write_text("{")
+        service.start()
+        service.wait_for(lambda: '"tracked":{}' in (folder / "state.json").read_text())
+        assert not list(folder.glob("*.new"))

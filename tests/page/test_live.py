@@ -1,5 +1,7 @@
 """The page on a simulated node with real processes: what it shows, and that it follows."""
 
+import re
+
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -13,7 +15,13 @@ from tests.page.browser import PATIENCE, Watched
 from tests.page.conftest import pretended
 from tests.page.pretended import lay_out
 
-SERVICE_ENDS = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "Failed to fetch")
+SERVICE_ENDS = (
+    "ERR_CONNECTION_REFUSED",
+    "ERR_CONNECTION_RESET",
+    "ERR_EMPTY_RESPONSE",
+    "ERR_INCOMPLETE_CHUNKED_ENCODING",
+    "Failed to fetch",
+)
 
 
 def started(node: Node, service: Running, *vmids: int) -> None:
@@ -37,6 +45,9 @@ def test_it_shows_the_guests_and_where_they_are(
         row = view.page.locator(guest_row(vmid))
         expect(row).to_contain_text(f"guest-{vmid}")
         expect(row).to_contain_text("full · threads")
+        expect(row.locator("button")).to_have_accessible_name(
+            re.compile(f"^[A-Z] {vmid} guest-{vmid}$")
+        )
         expect(row.locator(".cpus")).to_have_text(str(guest["cpus"]))
         cell = view.page.locator(f'#map [data-cpu="{guest["cpus"]}"]')
         expect(cell).to_contain_text(str(vmid))
@@ -120,7 +131,7 @@ def test_names_are_text(view: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
         expect(view.page.locator("#reading")).to_contain_text(name)
         assert view.page.locator("img").count() == 0
         answer = view.page.request.get(f"http://127.0.0.1:{port}/").text()
-        assert "<img" not in answer
+        assert "<img src=x" not in answer
         assert "&lt;img" in answer
 
 

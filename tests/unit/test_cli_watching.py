@@ -1,13 +1,14 @@
 """What `status watch` makes of events: lines, and the picture of a host."""
 
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxmox_cpu_affinity.cli.following import Told, events
-from proxmox_cpu_affinity.cli.watching import BARS, KEPT, Picture, busy_of, line_of
+from proxmox_cpu_affinity.cli.watching import BARS, KEPT, KEPT_LOW, Picture, busy_of, line_of
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.model.errors import AffinityError
@@ -138,6 +139,36 @@ def test_the_picture_has_the_host_its_load_its_guests_and_what_happened() -> Non
     lines = shown.lines(100)
     assert lines[0] == "connection lost: the service has ended"
     assert lines[-KEPT:] == [f"event {i}" for i in range(3, KEPT + 3)]
+
+
+def test_a_narrow_terminal_has_what_guests_lose_rather_than_their_nodes() -> None:
+    """What they lose was beyond the edge of 80 columns."""
+    shown = picture("1x2x4x1", replace(guest(100, "0,2,4,6"), name="a-long-name-of-a-guest"))
+    for width, gone in ((100, ""), (76, "Nodes"), (66, "Policy"), (58, "At best")):
+        lines = shown.lines(width)
+        assert max(map(len, lines)) <= width
+        [head] = [line for line in lines if line.startswith("VMID")]
+        assert not gone or gone not in head
+        assert "Loses" in head
+
+
+@pytest.mark.parametrize("height", [10, 24])
+@pytest.mark.parametrize("spec", ["1x1x4x1", "2x4x8x2", "2x16x8x2"])
+def test_what_happened_last_is_seen_on_a_terminal_however_low(spec: str, height: int) -> None:
+    """The events were below the bottom of 24 lines as soon as there were a few guests."""
+    shown = picture(spec, *(guest(100 + i, str(i % 4)) for i in range(30)))
+    shown.happened.extend(f"event {i}" for i in range(KEPT))
+    whole = shown.lines(80)
+    assert shown.lines(80, len(whole)) == whole
+    shown.busy = {9999: 0.5}  # nobody's: the table stays as it is
+    lines = shown.lines(80, height)
+    assert len(lines) == height
+    assert lines[0].startswith("pve: ")
+    assert lines[-KEPT_LOW:] == whole[-KEPT_LOW:]
+    cut = len(lines) - KEPT_LOW - 2
+    assert lines[:cut] == whole[:cut]
+    missing = len(whole) - KEPT - 1 - cut
+    assert lines[cut] == f"({missing} more lines on a higher terminal)"
 
 
 @pytest.mark.parametrize("spec", ["1x1x1x1", "1x1x4x1", "2x4x8x2", "2x16x8x2"])

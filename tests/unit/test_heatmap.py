@@ -223,6 +223,19 @@ def test_labels_do_not_touch(spec: str) -> None:
         assert len(labels) >= len(it.online) / 32
 
 
+@pytest.mark.parametrize("spec", [*SPECS, "2x16x8x2"])
+def test_texts_are_legible_where_the_picture_is_as_wide_as_a_column(spec: str) -> None:
+    """They were of one size: on a host of 512 CPUs 5 px high on the page."""
+    it = host(spec)
+    root = drawn(heatmap_svg(it, matrix_of(it)))
+    shrunk = min(1.0, 640 / int(root.get("width", "0")))
+    grid = Grid.over(it, tuple(it.online))
+    assert grid.font * shrunk >= 7
+    head = root.findall(f"{SVG}g")[0]
+    [zoom] = map(float, re.findall(r"[\d.]+", head.get("transform", "")))
+    assert 11 * zoom * shrunk >= 9
+
+
 def test_groups_are_apart_by_level() -> None:
     it = host("2x2x2x2+nodes=2+gaps=3")
     grid = Grid.over(it, tuple(it.online))
@@ -300,7 +313,7 @@ def test_everything_is_inside_the_picture(spec: str) -> None:
     root = drawn(heatmap_svg(it, matrix_of(it), affinity=guests))
     grid = Grid.over(it, tuple(it.online))
     moves = [g.get("transform", "") for g in root.findall(f"{SVG}g")]
-    (left, top), (_, below) = (map(int, re.findall(r"\d+", move)) for move in moves)
+    _, (left, top), (_, below, *_) = (map(int, re.findall(r"\d+", move)) for move in moves)
     assert left + grid.size <= int(root.get("width", "0"))
     assert top + grid.size < below < int(root.get("height", "0"))
     assert root.get("viewBox") == f"0 0 {root.get('width')} {root.get('height')}"

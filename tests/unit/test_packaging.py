@@ -11,6 +11,7 @@ import pytest
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.cli.main import COMMANDS, NAME
 from proxmox_cpu_affinity.formats.settings import SETTINGS
+from tests.deb.in_guest import exposure
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -69,3 +70,25 @@ def test_man_shows_the_pages_without_a_warning(share: Path) -> None:
 def test_completions_are_of_our_program(share: Path, shell: str) -> None:
     (script,) = share.glob(f"{shell}*/*completions*/*")
     assert NAME in script.read_text()
+
+
+TABLE = """  NAME                                            DESCRIPTION         EXPOSURE
+✗ SystemCallFilter=~@resources                    is included              0.2
+✓ PrivateTmp=                                     has no access
+✗ RestrictAddressFamilies=~AF_(INET|INET6)        Internet sockets         0.3
+✗ CapabilityBoundingSet=~CAP_SYS_(NICE|RESOURCE)  may change priorities    0.1
+✗ User=/DynamicUser=                              runs as root             0.4
+→ Overall exposure level for x.service: 2.1 OK
+"""
+
+
+def test_exposure_must_be_low_and_explained_by_the_unit() -> None:
+    unit = (CHECKOUT / f"scripts/{NAME}.service").read_text()
+    assert list(exposure.remaining(TABLE)) == ["@resources", "INET", "SYS_NICE", "User="]
+    exposure.assert_low_and_explained(TABLE, unit)
+    with pytest.raises(AssertionError, match="SYS_NICE"):
+        exposure.assert_low_and_explained(TABLE, unit.replace("# SYS_NICE", "# it"))
+    with pytest.raises(AssertionError, match="PrivateTmp"):
+        exposure.assert_low_and_explained(TABLE.replace("✓", "✗"), "".join(unit.split("# ")))
+    with pytest.raises(AssertionError):
+        exposure.assert_low_and_explained(TABLE.replace("2.1", "2.2"), unit)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxmox_cpu_affinity.engine.facts import Widening
-from proxmox_cpu_affinity.formats.pressure import run_delay, some_waited
+from proxmox_cpu_affinity.formats.pressure import run_delay, some_waited, some_waits
 from proxmox_cpu_affinity.linux.pressure import WaitingMeter
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.errors import SyntaxFault
@@ -31,19 +31,21 @@ SCOPE = "sys/fs/cgroup/qemu.slice/100.scope"
 def test_the_line_some_is_read() -> None:
     assert some_waited(PRESSURE.format(2_500_000)) == 2.5
     assert some_waited("some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n") == 0.0
+    assert some_waits(PRESSURE.format(0)) == pytest.approx(0.0123)
 
 
 @pytest.mark.parametrize(
     "text", ["", "full avg10=0.00 total=3\n", "some avg10=0.00\n", "some total=-1"]
 )
 def test_what_says_nothing_is_a_fault(text: str) -> None:
-    with pytest.raises(SyntaxFault):
-        some_waited(text)
+    for read in (some_waited, some_waits):
+        with pytest.raises(SyntaxFault):
+            read(text)
 
 
 @given(st.text())
 def test_any_text_is_a_number_or_a_fault(text: str) -> None:
-    for read in (some_waited, run_delay):
+    for read in (some_waited, some_waits, run_delay):
         try:
             found = read(text)
         except SyntaxFault:

@@ -198,10 +198,14 @@ def test_what_acts_asks_for_the_token_and_nothing_else_does(endpoint: wire.Endpo
 @pytest.mark.parametrize("error", family(), ids=lambda error: error.code)
 def test_errors_are_problems_as_the_document_says(error: type[AffinityError]) -> None:
     problem = wire.problem(error("what is wrong", hint="what to do"))
-    value = jsonvalue.plain(problem)
+    forms = {
+        False: ("application/problem+json", jsonvalue.plain(problem)),
+        True: ("application/json", jsonvalue.plain(wire.OldProblem("what is wrong"))),
+    }
     for endpoint in wire.ENDPOINTS:
+        media, value = forms[wire.is_old(endpoint.path)]
         shown = at(operation(endpoint), "responses", "default", "content")
-        assert faults(value, at(shown, "application/problem+json", "schema")) == []
+        assert faults(value, at(shown, media, "schema")) == []
     assert (problem.status, problem.code) == (error.http_status, error.code)
     assert (problem.detail, problem.hint) == ("what is wrong", "what to do")
 

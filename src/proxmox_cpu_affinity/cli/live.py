@@ -23,15 +23,19 @@ Seen = tuple[Topology, wire.Status, Sequence[wire.GuestView]]
 def show(client: Client, tree: Tree) -> None:
     """Until it is interrupted. ServiceDownError where nobody answers at first."""
     live = _Live(client, tree, Picture(*_seen(client, tree)))
-    with ui.screen() as draw:
+    with ui.screen() as show_lines:
+
+        def draw() -> None:
+            show_lines(live.picture.lines(ui.width(), ui.height()))
 
         def lost(text: str) -> None:
             live.picture.trouble = text
-            draw(live.picture.lines(ui.width()))
+            draw()
 
+        draw()
         for told in follow(client, lost):
             live.hear(told)
-            draw(live.picture.lines(ui.width()))
+            draw()
 
 
 @dataclass(slots=True)

@@ -157,6 +157,14 @@ def in_colour() -> bool:
     return sys.stdout.isatty() and not plain
 
 
+def height() -> int | None:
+    """Lines of the terminal on stdout; None where it is none, or does not say."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).lines or None
+    except (OSError, ValueError):
+        return None
+
+
 @contextmanager
 def progress(what: str, *, quiet: bool = False) -> Iterator["Progress"]:
     """A line on stderr that shows how far something is, where stderr is a terminal."""

@@ -19,7 +19,10 @@ from proxmox_cpu_affinity.model.topology import Topology
 
 BARS = "▁▂▃▄▅▆▇█"
 KEPT = 8  # events that the picture shows
+KEPT_LOW = 4  # ... on a terminal that is too low for all
 COLUMNS = ("VMID", "Name", "Policy", "CPUs", "Nodes", "Held", "Busy", "Loses", "At best")
+
+SPARED = ("Nodes", "Policy", "At best")  # columns that a narrow terminal has not, the first first
 
 
 def line_of(told: Told) -> str | None:
@@ -59,20 +62,19 @@ class Picture:
     happened: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
     trouble: str = ""
 
-    def lines(self, width: int) -> list[str]:
-        """The picture from the top: who is most important is nearest to it."""
+    def lines(self, width: int, height: int | None = None) -> list[str]:
+        """The picture from the top. Where `height` is too low for it, the load of each CPU goes
+        first, for the table has each guest's; then the table's end, never what happened last."""
         held = {Vmid(g.vmid): CpuSet.parse(g.cpus) for g in self.guests if g.cpus}
-        return [
-            *([f"connection lost: {self.trouble}"] if self.trouble else []),
-            self._headline(),
-            "",
-            *host_map(self.topology, held, _cpus(self.status.usable), width=width),
-            "",
-            *(self._load(width) if self.busy else ()),
-            *plain_table(COLUMNS, list(self._rows())),
-            "",
-            *self.happened,
-        ]
+        head = [*([f"connection lost: {self.trouble}"] if self.trouble else []), self._headline()]
+        host = ["", *host_map(self.topology, held, _cpus(self.status.usable), width=width), ""]
+        load = list(self._load(width)) if self.busy else []
+        table = _table(list(self._rows()), width)
+        tail = ["", *self.happened]
+        if height is None or sum(map(len, (head, host, load, table, tail))) <= height:
+            return [*head, *host, *load, *table, *tail]
+        tail = tail[:1] + tail[1:][-KEPT_LOW:]
+        return [*head, *_cut([*host, *table], height - len(head) - len(tail)), *tail]
 
     def _headline(self) -> str:
         now, score = self.status, self.status.score
@@ -108,6 +110,26 @@ class Picture:
         """How busy the guest's CPUs are on average, whoever uses them."""
         shares = [self.busy[cpu] for cpu in _cpus(guest.cpus) if cpu in self.busy]
         return f"{100 * sum(shares) / len(shares):.0f} %" if shares else ""
+
+
+def _table(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """The guests, without the columns that matter least where `width` has no room for all."""
+    lines: list[str] = []
+    for count in range(len(SPARED) + 1):
+        kept = [i for i, name in enumerate(COLUMNS) if name not in SPARED[:count]]
+        shown = [[row[i] for i in kept] for row in (COLUMNS, *rows)]
+        lines = list(plain_table(shown[0], shown[1:]))
+        if max(map(len, lines)) <= width:
+            break
+    return lines
+
+
+def _cut(lines: Sequence[str], room: int) -> list[str]:
+    """As many lines as there is room for, the last of them saying how many are missing."""
+    if len(lines) <= room:
+        return list(lines)
+    shown = max(0, room - 1)
+    return [*lines[:shown], f"({len(lines) - shown} more lines on a higher terminal)"]
 
 
 def busy_of(told: Told) -> Mapping[int, float]:

@@ -1,6 +1,6 @@
 """Several guests one after another, as they would be placed if they started in this order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Turn
@@ -19,10 +19,28 @@ class Plan:
     refused: tuple[tuple[Vmid, str], ...]
 
 
+Step = Decision | tuple[Vmid, str]
+"""What became of one guest: its decision, or why there is none."""
+
+
 def plan(host: Host, occupancy: Occupancy, turn: Turn, requests: Sequence[Request]) -> Plan:
     """Place the requests in turn beside what stands. Nothing is changed."""
-    decisions: list[Decision] = []
-    refused: list[tuple[Vmid, str]] = []
+    return summed(steps(host, occupancy, turn, requests))
+
+
+def summed(steps: Iterable[Step]) -> Plan:
+    """All steps as one plan."""
+    found = list(steps)
+    return Plan(
+        tuple(step for step in found if isinstance(step, Decision)),
+        tuple(step for step in found if not isinstance(step, Decision)),
+    )
+
+
+def steps(
+    host: Host, occupancy: Occupancy, turn: Turn, requests: Sequence[Request]
+) -> Iterator[Step]:
+    """As plan, one guest at a time, for those who have something else to do in between."""
     asked = {request.vmid: request.vcpus for request in requests}
     standing = sum(len(p.order) for p in occupancy.placements if p.vmid not in asked)
     here = replace(
@@ -32,9 +50,8 @@ def plan(host: Host, occupancy: Occupancy, turn: Turn, requests: Sequence[Reques
         try:
             decision, turn = place(host, here, turn, request)
         except UnplaceableError as error:
-            refused.append((request.vmid, error.text))
+            yield request.vmid, error.text
             continue
-        decisions.append(decision)
+        yield decision
         others = here.without(request.vmid).placements
         here = replace(here, placements=(*others, decision.placement))
-    return Plan(tuple(decisions), tuple(refused))

@@ -9,7 +9,7 @@ from proxmox_cpu_affinity.model.errors import SyntaxFault
 
 _ON_NODE = re.compile(r"N([0-9]{1,4})=([0-9]{1,12})")
 _PAGE = re.compile(r"kernelpagesize_kB=([0-9]{1,8})")
-_FIELD = re.compile(r"^Node [0-9]+ ([A-Za-z_()]+):\s+([0-9]+) kB$", re.MULTILINE)
+_FIELD = re.compile(r"^Node [0-9]+ ([A-Za-z_()]+):\s+([0-9]{1,18}) kB$", re.MULTILINE)
 _KIB = 1024
 
 

@@ -5,7 +5,14 @@ import re
 import types
 import typing
 
-from proxmox_cpu_affinity.formats.wire import ENDPOINTS, EVENT_STREAM, Endpoint, Problem
+from proxmox_cpu_affinity.formats.wire import (
+    ENDPOINTS,
+    EVENT_STREAM,
+    Endpoint,
+    OldProblem,
+    Problem,
+    is_old,
+)
 from proxmox_cpu_affinity.formats.wire_events import EVENTS
 from proxmox_cpu_affinity.formats.wire_query import Parameter
 from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN
@@ -21,7 +28,6 @@ def document(version: str) -> Schema:
     for endpoint in ENDPOINTS:
         operation = _operation(endpoint, schemas)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
-    _schema(Problem, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "proxmox-cpu-affinity", "version": version},
@@ -35,7 +41,9 @@ def document(version: str) -> Schema:
 
 def _operation(endpoint: Endpoint, schemas: Schema) -> Schema:
     content = {endpoint.media: {"schema": _schema(endpoint.answer, schemas)}}
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    problem = {"application/problem+json": {"schema": _schema(Problem, schemas)}}
+    if is_old(endpoint.path):
+        problem = {"application/json": {"schema": _schema(OldProblem, schemas)}}
     word = re.sub(r"[{}]", "", endpoint.path).strip("/").replace("/", "_").replace("-", "_")
     operation: Schema = {
         "operationId": f"{endpoint.method.lower()}_{word}",
@@ -57,7 +65,7 @@ def _operation(endpoint: Endpoint, schemas: Schema) -> Schema:
         operation["x-events"] = {name: _schema(kind, schemas) for name, kind in EVENTS.items()}
     if endpoint.body is not None:
         body = {"application/json": {"schema": _schema(endpoint.body, schemas)}}
-        operation["requestBody"] = {"required": False, "content": body}
+        operation["requestBody"] = {"required": bool(_required(endpoint.body)), "content": body}
     if endpoint.acts:
         operation["security"] = [{"token": []}]
     return operation
@@ -94,16 +102,22 @@ def _schema(kind: object, schemas: Schema) -> Schema:
     if kind.__name__ not in schemas:
         schemas[kind.__name__] = {}  # stands for itself while its fields are looked at
         hints = typing.get_type_hints(kind)
-        fields = dataclasses.fields(kind)
-        required = [
-            f.name
-            for f in fields
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        ]
         schemas[kind.__name__] = {
             "type": "object",
-            "properties": {f.name: _schema(hints[f.name], schemas) for f in fields},
-            "required": required,
+            "properties": {
+                f.name: {**_schema(hints[f.name], schemas), **f.metadata}
+                for f in dataclasses.fields(kind)
+            },
+            "required": _required(kind),
             "additionalProperties": False,
         }
     return {"$ref": f"#/components/schemas/{kind.__name__}"}
+
+
+def _required(kind: type) -> list[str]:
+    """The fields without a default."""
+    return [
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]

@@ -1,6 +1,6 @@
-"""How long tasks waited for CPUs: cpu.pressure of a control group, schedstat of a thread.
+"""How long tasks waited for CPUs: the pressure of a control group or a host, a thread's schedstat.
 
-Both are totals since the beginning; out of scope: their differences over time.
+Totals are since the beginning; out of scope: their differences over time.
 """
 
 import re
@@ -8,6 +8,7 @@ import re
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 
 _SOME = re.compile(r"^some .*\btotal=([0-9]{1,20})$", re.MULTILINE)
+_LATELY = re.compile(r"^some avg10=([0-9]{1,3}\.[0-9]{1,6}) ", re.MULTILINE)
 _SCHEDSTAT = re.compile(r"[0-9]{1,20} ([0-9]{1,20}) [0-9]{1,20}\n?")
 
 
@@ -18,6 +19,15 @@ def some_waited(text: str) -> float:
     if match is None:
         raise SyntaxFault(f"{text[:60]!r} says nothing of CPU pressure")
     return int(match[1]) / 1e6
+
+
+def some_waits(text: str) -> float:
+    """Share of the last ten seconds in which at least one task waited, of the same files.
+    SyntaxFault where it is not said."""
+    match = _LATELY.search(text)
+    if match is None:
+        raise SyntaxFault(f"{text[:60]!r} says nothing of CPU pressure")
+    return float(match[1]) / 100
 
 
 def run_delay(text: str) -> float:

@@ -47,7 +47,7 @@ def pidfile(text: str) -> Pid | None:
 def tids(text: str) -> tuple[Tid, ...]:
     """The numbers in /proc/PID/task/TID/children. SyntaxFault for anything else."""
     words = text.split()
-    if not all(word.isascii() and word.isdigit() for word in words):
+    if not all(word.isascii() and word.isdigit() and len(word) < 11 for word in words):
         raise SyntaxFault(f"{text[:60]!r} are no thread ids")
     return tuple(Tid(int(word)) for word in words)
 
@@ -77,7 +77,7 @@ def pidfile_argument(arguments: tuple[str, ...]) -> str | None:
 CpuTimes = Mapping[int, tuple[int, int]]
 """CPU number to clock ticks: busy, and all."""
 
-_CPU_LINE = re.compile(r"^cpu([0-9]{1,6})((?: [0-9]+){4,})", re.MULTILINE)
+_CPU_LINE = re.compile(r"^cpu([0-9]{1,6})((?: [0-9]{1,20}){4,})", re.MULTILINE)
 
 
 def cpu_times(text: str) -> CpuTimes:

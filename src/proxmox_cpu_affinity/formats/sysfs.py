@@ -35,7 +35,7 @@ NO_LAST = "no last-level cache known: the die counts as the cache group"
 
 _CPU_FILE = re.compile(rf"{CPU_DIR}/cpu(0|[1-9][0-9]{{0,4}})/(cache/index[0-9]+/level)?")
 _NODE_FILE = re.compile(rf"{NODE_DIR}/node(0|[1-9][0-9]{{0,4}})/")
-_MEM_TOTAL = re.compile(r"^.*\bMemTotal:\s*([0-9]+) kB", re.MULTILINE)
+_MEM_TOTAL = re.compile(r"^.*\bMemTotal:\s*([0-9]{1,18}) kB", re.MULTILINE)
 _SIGNED = re.compile(r"-?[0-9]{1,9}")
 
 
@@ -343,7 +343,8 @@ def _memory(reader: _Reader, node: int) -> int | None:
 def _distances(reader: _Reader, node: int, numbers: list[int]) -> tuple[tuple[NodeId, int], ...]:
     """The distances from a node: the kernel prints one for each online node, ascending."""
     words = reader.files.get(f"{NODE_DIR}/node{node}/distance", "").split()
-    if len(words) != len(numbers) or not all(w.isascii() and w.isdigit() for w in words):
+    sound = all(w.isascii() and w.isdigit() and len(w) < 10 for w in words)
+    if len(words) != len(numbers) or not sound:
         if words:
             reader.note(f"the distances of node {node} do not fit the nodes: left out")
         return ()

@@ -282,11 +282,11 @@ class PlanGuest:
     """As a guest's configuration would have it: `numa` with several sockets is one host node for
     each of these, `policy` what its tags say."""
 
-    vmid: int
-    vcpus: int
-    sockets: int = 1
+    vmid: int = field(metadata={"minimum": VMID_MIN, "maximum": VMID_MAX})
+    vcpus: int = field(metadata={"minimum": 1, "maximum": VCPUS_MOST})
+    sockets: int = field(default=1, metadata={"minimum": 1, "maximum": SOCKETS_MOST})
     numa: bool = False
-    policy: str = Policy.SHARED.value
+    policy: str = field(default=Policy.SHARED.value, metadata={"enum": [str(p) for p in Policy]})
 
     @staticmethod
     def read(entry: Mapping[str, object]) -> "PlanGuest":
@@ -305,7 +305,7 @@ class PlanGuest:
 
 @dataclass(frozen=True, slots=True)
 class PlanBody:
-    guests: list[PlanGuest] = field(default_factory=list)
+    guests: list[PlanGuest] = field(metadata={"maxItems": PLAN_MOST})
 
     @staticmethod
     def read(body: Mapping[str, object]) -> "PlanBody":
@@ -468,6 +468,18 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("core_ranking", "GET", "/api/ranking", "As it was", list[Ranking]),
     Endpoint("vm_started", "GET", "/api/vmstarted/{vmid}", "As it was", dict[str, str], acts=True),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class OldProblem:
+    """An error on the routes of the Go project."""
+
+    error: str
+
+
+def is_old(path: str) -> bool:
+    """Whether a path is one of the Go project's, whose errors have their own form."""
+    return path.startswith("/api/") and not path.startswith("/api/v1/")
 
 
 def problem(error: AffinityError) -> Problem:

@@ -5,13 +5,13 @@ the order of pairs (schedule.py), the worth of a run (judge.py), keeping it (cac
 """
 
 import asyncio
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proxmox_cpu_affinity.formats.pressure import some_waits
 from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.latency.judge import Run, disturbed, judged
 from proxmox_cpu_affinity.latency.protocol import ADAPTIVE, BURST_US, Failed, Parameters
@@ -28,6 +28,7 @@ from proxmox_cpu_affinity.latency.talk import Broken, Talk, started
 from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
+from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, PairSample
 from proxmox_cpu_affinity.model.topology import Topology
 
@@ -285,6 +286,7 @@ def pressure(tree: Tree) -> float | None:
     Kernels without PSI, or with it switched off, have no such file or refuse to read it
     (Documentation/accounting/psi.rst).
     """
-    text = tree.text("proc/pressure/cpu") or ""
-    match = re.search(r"^some avg10=([0-9]{1,3}\.[0-9]+)", text, re.MULTILINE)
-    return float(match[1]) / 100 if match else None
+    try:
+        return some_waits(tree.text("proc/pressure/cpu") or "")
+    except SyntaxFault:
+        return None

@@ -14,6 +14,9 @@ from proxmox_cpu_affinity.model.topology import CpuPlace, Topology
 ROOMY = 32
 """Up to so many CPUs a cell has room for a number."""
 
+_COLUMN = 640
+"""px of a page's column."""
+
 CHAR_WIDTH = 0.62
 """The width of a digit in font sizes; fonts differ, so a little wide."""
 
@@ -62,8 +65,14 @@ class Grid:
         return self.at[-1] + self.cell if self.at else 0
 
     @property
+    def zoom(self) -> float:
+        """How much larger texts are than in a picture that is seen as it is: one that is wider
+        than a column of a page is made smaller there, and its texts with it."""
+        return round(min(2.0, max(1.0, self.size / _COLUMN)), 2)
+
+    @property
     def font(self) -> int:
-        return 12 if self.cell >= 20 else 10
+        return 12 if self.cell >= 20 else int(10 * self.zoom)
 
     @property
     def label_width(self) -> int:

@@ -59,31 +59,35 @@ def heatmap_svg(
     lines = _lines(topology, matrix)
     beside = 6 if affinity is None else 10 + _STRIP  # px from the cells to their labels
     away = (beside + grid.label_width + 6, beside + grid.font + 5)  # ... to the blocks' marks
-    marks = 18 if blocks else 0
+    zoom = grid.zoom
+    marks = int(18 * zoom) if blocks else 0
     head = 60 + 18 * len(lines)
-    left, top = _PAD + away[0] + marks, head + 40 + away[1] + marks
+    left, top = _PAD + away[0] + marks, int((head + 40) * zoom) + away[1] + marks
     texts = (10.5 * len(title), *(6.9 * len(line) for line in lines), _BAR + 150)
-    width = int(max(left + grid.size + _PAD, 2 * _PAD + max(texts)))
-    below = top + grid.size + _PAD
-    legend, legend_height = _legend(affinity, width - 2 * _PAD)
-    size = f'width="{width}" height="{below + legend_height}"'
+    width = int(max(left + grid.size + _PAD, zoom * (2 * _PAD + max(texts))))
+    below = top + grid.size + int(_PAD * zoom)
+    legend, legend_height = _legend(affinity, int(width / zoom) - 2 * _PAD)
+    height = below + int(legend_height * zoom)
+    size = f'width="{width}" height="{height}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" font-size="12"',
-        f'viewBox="0 0 {width} {below + legend_height}" font-family="system-ui, sans-serif">',
+        f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif">',
         f"<title>{escape(title)}</title>",
         f"<desc>{escape('. '.join([*lines, *_conditions(matrix)]))}</desc>",
         *(() if bare else (f"<style>{_DARK}</style>",)),
         *_definitions(),
         f'<rect class="b" {size} rx="8" fill="#fcfcfa"/>',
+        f'<g transform="scale({zoom:g})">',
         *_head(title, lines),
         *(_scale_bar(scale, head, hatched=_is_mixed(matrix)) if len(grid.cpus) > 1 else ()),
+        "</g>",
         f'<g id="pca-cells" transform="translate({left} {top})" {_where(grid)}>',
         *_cells(grid, matrix, scale),
         *_labels(grid, beside),
-        *_marks(blocks, *away),
+        *_marks(blocks, *away, font=round(11 * zoom, 1)),
         *_strips(grid, affinity or {}),
         "</g>",
-        f'<g transform="translate({_PAD} {below})">',
+        f'<g transform="translate({int(_PAD * zoom)} {below}) scale({zoom:g})">',
         *legend,
         "</g>",
         "</svg>\n",
@@ -257,16 +261,16 @@ def _labels(grid: Grid, beside: int) -> Iterator[str]:
         yield "</g>"
 
 
-def _marks(blocks: Iterable[Block], left: int, top: int) -> Iterator[str]:
+def _marks(blocks: Iterable[Block], left: int, top: int, *, font: float) -> Iterator[str]:
     """A line along each node or package, with its name, at the top and at the left."""
     for block in blocks:
         length, middle = block.end - block.start, (block.start + block.end) / 2
-        name = next((n for n in block.names if len(n) * 11 * CHAR_WIDTH <= length), "")
+        name = next((n for n in block.names if len(n) * font * CHAR_WIDTH <= length), "")
         yield (
             f'<path class="l" d="M{block.start} -{top}h{length}M-{left} {block.start}'
             f'v{length}" stroke="#8a9195" fill="none"/>'
         )
-        yield f'<g {_SOFT} font-size="11" text-anchor="middle">'
+        yield f'<g {_SOFT} font-size="{font:g}" text-anchor="middle">'
         yield f'<text x="{middle:g}" y="-{top + 5}">{name}</text>'
         yield f'<text x="-{middle:g}" y="-{left + 5}" transform="rotate(-90)">{name}</text></g>'
 

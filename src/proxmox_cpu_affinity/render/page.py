@@ -106,7 +106,8 @@ def _guest(guest: GuestView) -> str:
         "CPUs": guest.cpus,
         "Nodes": ", ".join(map(str, guest.nodes)),
         "Loss / least": score,
-        "Held": _held(guest) + (f" · put back {guest.drift} times" if guest.drift else ""),
+        "Held": _held(guest)
+        + (f" · put back {_counted(guest.drift, 'time')}" if guest.drift else ""),
     }
     row = "".join(_cell(label, text) for label, text in cells.items())
     idle = "" if guest.running else " idle"

@@ -4,20 +4,25 @@ Reads are open to local users over TCP. Writes need the token, or the Unix socke
 is root or the service's own user. Host and Origin keep pages of other sites out.
 """
 
+import errno
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 import socket
+import stat
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from proxmox_cpu_affinity.formats.wire import Endpoint
 from proxmox_cpu_affinity.model.errors import ForbiddenError, UnauthorizedError
 
 _UCRED = struct.Struct("3i")
+_TOKEN = re.compile(rb"[!-~]{32,}")
+_PLACE = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([0-9A-Za-z._-]{1,253}))(?::[0-9]{0,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +34,20 @@ class Access:
     remote: bool = False  # PCA_INSECURE_ALLOW_REMOTE
     node: str = ""
 
-    def check_host(self, header: str | None) -> None:
-        """ForbiddenError for a Host that is not this service: DNS rebinding."""
-        if not self._ours(_host_name(header or "")):
+    def check_host(self, headers: Sequence[str]) -> None:
+        """ForbiddenError for a Host that is not this service (DNS rebinding), none, or several."""
+        if len(headers) != 1 or not self._ours(_host_name(headers[0])):
+            shown = headers[0] if len(headers) == 1 else None
             raise ForbiddenError(
-                f"Host {header!r} is not this service", hint="use localhost or the bound address"
+                f"Host {shown!r} is not this service", hint="use localhost or the bound address"
             )
 
-    def check_origin(self, header: str | None) -> None:
+    def check_origin(self, headers: Sequence[str]) -> None:
         """ForbiddenError for a page of another site; programs send no Origin."""
-        if header is not None and not self._ours(_host_name(urlsplit(header).netloc)):
-            raise ForbiddenError(f"Origin {header!r} may not use this service")
+        for header in headers:
+            _, _, place = header.partition("://")
+            if not self._ours(_host_name(place)):
+                raise ForbiddenError(f"Origin {header!r} may not use this service")
 
     def check_write(
         self, endpoint: Endpoint, *, peer: socket.socket | None, authorization: str | None
@@ -52,7 +60,9 @@ class Access:
                 return
             raise ForbiddenError("only root may do this over the socket")
         scheme, _, given = (authorization or "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode(), self.token.encode())
+        # aiohttp's form for bytes that are not UTF-8 (PEP 383) must be no error here.
+        told = given.strip().encode("utf-8", "surrogateescape")
+        right = hmac.compare_digest(told, self.token.encode())
         if scheme.lower() != "bearer" or not right:
             raise UnauthorizedError(f"{endpoint.method} {endpoint.path} needs the token")
 
@@ -66,12 +76,10 @@ class Access:
         return address.is_loopback or self.remote
 
 
-def _host_name(header: str) -> str:
-    """The name in a Host header, without its port and brackets; empty where it is none."""
-    try:
-        return (urlsplit(f"//{header}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+def _host_name(text: str) -> str:
+    """The name in NAME[:PORT], without brackets; empty where the text is anything else."""
+    match = _PLACE.fullmatch(text)
+    return (match[1] or match[2]).rstrip(".").lower() if match else ""
 
 
 def peer_uid(peer: socket.socket) -> int:
@@ -82,19 +90,33 @@ def peer_uid(peer: socket.socket) -> int:
 
 
 def keep_token(path: Path) -> str:
-    """The token of this host: read, or made where there is none. It outlives restarts."""
-    flags = os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | flags), encoding="ascii") as file:
-            token = file.read(256).strip()
-        if len(token) >= 32:
-            os.chmod(path, 0o600)
-            return token
-        path.unlink()
-    except FileNotFoundError:
-        pass
+    """The token of this host: read, or made where there is none. It outlives restarts.
+
+    What others could have read or put there (another's file, a link, a wider mode) is no token.
+    """
+    token = _kept_token(path)
+    if token is not None:
+        return token
+    path.unlink(missing_ok=True)
     token = secrets.token_urlsafe(32)
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
         file.write(token + "\n")
     return token
+
+
+def _kept_token(path: Path) -> str | None:
+    try:
+        # Without O_NONBLOCK a FIFO would hold the start for ever.
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
+    with os.fdopen(handle, "rb") as file:
+        about = os.fstat(handle)
+        ours = stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid()
+        if not ours or about.st_mode & 0o077:
+            return None
+        token = file.read(256).strip()
+    return token.decode() if _TOKEN.fullmatch(token) else None

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import ParamSpec, TypeVar
 
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.engine.occupancy import overlapping
-from proxmox_cpu_affinity.engine.plan import plan
+from proxmox_cpu_affinity.engine.plan import steps, summed
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.formats.wire_trial import Preview, Trial
 from proxmox_cpu_affinity.model.errors import (
@@ -35,6 +35,17 @@ Body = Mapping[str, object]
 Handler = Callable[["Call"], Awaitable[object]]
 
 
+WAITING_MOST = 2048  # calls that take long, and wait for their turn
+
+
+class BusyError(AffinityError):
+    """More was asked than can wait."""
+
+    code = "busy"
+    http_status = 503
+    default_hint = "try again in a while"
+
+
 class Call:
     """One request: the VMID of its path, its query and its body, read where they are used."""
 
@@ -56,11 +67,24 @@ class Api:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._thinking = asyncio.Lock()
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def _its_turn(self) -> AsyncIterator[None]:
+        """For what takes long: one at a time. BusyError where too many wait already, also of those
+        who have gone meanwhile."""
+        if self._waiting >= WAITING_MOST:
+            raise BusyError("too much was asked at once")
+        self._waiting += 1
+        try:
+            async with self._thinking:
+                yield
+        finally:
+            self._waiting -= 1
 
     async def _think(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What takes long, one at a time: however many ask, the threads that hooks need are
-        free."""
-        async with self._thinking:
+        """What takes long, in its turn: however many ask, the threads that hooks need are free."""
+        async with self._its_turn():
             return await asyncio.to_thread(work, *args, **kwargs)
 
     def timed(self, name: str) -> AbstractContextManager[None]:
@@ -282,7 +306,12 @@ class Api:
         wanted = wire.PlanBody.read(call.body).guests
         requests = [_request(guest) for guest in wanted]
         state = self._service.state
-        made = plan(state.host, state.occupancy(), state.turn, requests)
+        found = []
+        async with self._its_turn():
+            for step in steps(state.host, state.occupancy(), state.turn, requests):
+                found.append(step)
+                await asyncio.sleep(0)  # a thousand guests take seconds: hooks come first
+        made = summed(found)
         return views.planned(state, made, requests)
 
     async def vm_started(self, call: Call) -> dict[str, str]:

@@ -154,7 +154,7 @@ class Service:
         self._locks: dict[Vmid, asyncio.Lock] = {}
         self._saving = asyncio.Lock()
         self._wanted = self._written = 0
-        self._unsaved = False  # the last try to write the state failed
+        self._unsaved = False  # the file is not what it should be, and nobody writes it
         self._tasks: set[asyncio.Task[object]] = set()
         self._scan_now = asyncio.Event()
 
@@ -180,7 +180,8 @@ class Service:
         if memory is None:
             self.state = replace(self.state, adopt=True)
             return
-        memory = persist.without_reservations(memory)
+        whole, memory = memory, persist.without_reservations(memory)
+        self._unsaved = memory != whole
         self.state = replace(
             self.state,
             tracked=memory.tracked,
@@ -198,6 +199,7 @@ class Service:
         await self.scan()  # those that ended meanwhile are seen in one step
         if self.state.astray():  # the guests could not be read
             await self.feed(HostChanged(time.monotonic(), self.state.host))
+        await self.save_again()
         for tracked in self.state.tracked.values():
             if tracked.process is not None:
                 self._watch.watch(tracked.process)
@@ -467,7 +469,8 @@ class Service:
             self._written = upto
 
     async def save_again(self) -> None:
-        """Write the state if that failed the last time: the disk may have room by now."""
+        """Write the state if that failed the last time: the disk may have room by now. Or if an
+        earlier life left reservations in it."""
         if self._unsaved:
             await self._save()
 

@@ -6,11 +6,11 @@ Out of scope: what an endpoint does (api), who may call it (access), what is in 
 import asyncio
 import json
 import os
-import re
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +29,7 @@ from proxmox_cpu_affinity.model.errors import (
 from proxmox_cpu_affinity.service import assets
 from proxmox_cpu_affinity.service.access import Access
 from proxmox_cpu_affinity.service.api import Api, Call, Handler
+from proxmox_cpu_affinity.service.connection import Connection, Gate, room
 from proxmox_cpu_affinity.service.log import log
 from proxmox_cpu_affinity.service.sse import tell
 from proxmox_cpu_affinity.service.stream import Stream
@@ -41,6 +42,9 @@ _SECURITY = {
 }
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
 _LAST = 2.0  # seconds that answers may take when the service ends: hooks have given up by then
+_BACKLOG = 1024  # connections that wait to be taken
+_KEEP = 15.0  # seconds that a connection is kept for a further request
+_BODY_PATIENCE = 10.0  # seconds in which a body must have come
 _PATH_SHOWN = 200  # characters of a path in an error
 _Timed = Callable[[str], AbstractContextManager[None]]
 T = TypeVar("T")
@@ -54,6 +58,20 @@ class MethodError(AffinityError):
     http_status = 405
 
 
+class EncodingError(AffinityError):
+    """A body that is compressed."""
+
+    code = "unsupported-encoding"
+    http_status = 415
+
+
+class TooSlowError(AffinityError):
+    """A body that does not come."""
+
+    code = "too-slow"
+    http_status = 408
+
+
 def application(api: Api, access: Access) -> web.Application:
     """Routes for every endpoint; fails here, not at a request, where a handler is missing."""
     handlers = api.handlers()
@@ -61,18 +79,24 @@ def application(api: Api, access: Access) -> web.Application:
     @web.middleware
     async def guarded(request: web.Request, handler: _Next) -> web.StreamResponse:
         try:
-            access.check_host(request.headers.get("Host"))
-            access.check_origin(request.headers.get("Origin"))
+            if not request.raw_path.startswith("/"):
+                raise BadRequestError("the target of a request is a path of this service")
+            access.check_host(request.headers.getall("Host", []))
+            access.check_origin(request.headers.getall("Origin", []))
             answer = await handler(request)
         except AffinityError as error:
             answer = _problem(request, error)
         except web.HTTPException as error:
             answer = _problem(request, _from_aiohttp(error, request.path[:_PATH_SHOWN]))
+            answer.headers.update({k: v for k, v in error.headers.items() if k == "Allow"})
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             answer = _problem(request, AffinityError("internal error", hint="see the log"))
+        finally:
+            if isinstance(request.protocol, Connection):
+                request.protocol.answered()
         return answer
 
     app = web.Application(middlewares=[guarded], client_max_size=wire.BODY_LIMIT)
@@ -139,7 +163,13 @@ async def _body(request: web.Request) -> Mapping[str, object]:
     """The body as a JSON object, of a bounded size; the rest of a larger one is not read."""
     if (request.content_length or 0) > wire.BODY_LIMIT:
         raise TooLargeError(f"the body may have {wire.BODY_LIMIT} bytes at most")
-    return jsonvalue.json_object(await request.read())
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise EncodingError("the body must not be compressed")
+    try:
+        async with asyncio.timeout(_BODY_PATIENCE):
+            return jsonvalue.json_object(await request.read())
+    except TimeoutError:
+        raise TooSlowError("the body did not come in time") from None
 
 
 async def _in_pieces(request: web.Request, entries: Iterator[object]) -> web.StreamResponse:
@@ -166,13 +196,23 @@ def _json(value: object, *, status: int = 200, media: str = "application/json") 
 
 def _problem(request: web.Request, error: AffinityError) -> web.Response:
     """RFC 9457; the routes of the Go project keep their own form."""
-    if re.match(r"/api/(?!v1/)", request.path):
-        answer = _json({"error": error.text}, status=error.http_status)
+    if wire.is_old(request.path):
+        told = jsonvalue.plain(wire.OldProblem(error.text))
+        answer = _json(told, status=error.http_status)
     else:
         told = jsonvalue.plain(wire.problem(error))
         answer = _json(told, status=error.http_status, media="application/problem+json")
     if error.http_status == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
+
+
+def _refusal(status: int, text: str) -> web.Response:
+    """The answer to what is no HTTP."""
+    error = BadRequestError(text or "this is no request")
+    told = wire.problem(error)
+    answer = _json(jsonvalue.plain(told), status=status, media="application/problem+json")
+    answer.headers.update(_SECURITY)
     return answer
 
 
@@ -195,18 +235,21 @@ class Listeners:
     """The open listeners of one application."""
 
     def __init__(self, app: web.Application) -> None:
-        self._runner = web.AppRunner(app, access_log=None, logger=log, keepalive_timeout=15.0)
+        self._runner = web.AppRunner(app, access_log=None, logger=log)
+        self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
+        self._tcp, self._unix = Gate(room()), Gate(None)
 
     async def open(self) -> None:
         await self._runner.setup()
 
     async def tcp(self, host: str, port: int) -> int:
         """Listen; the port that it became. OSError where it is taken."""
-        site = web.TCPSite(self._runner, host, port, reuse_address=True)
-        await site.start()
-        server = self._runner.addresses[-1]
-        return int(server[1])
+        server = await asyncio.get_running_loop().create_server(
+            self._connections(self._tcp), host, port, reuse_address=True, backlog=_BACKLOG
+        )
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
 
     async def unix(self, path: Path) -> None:
         """Listen on a socket for root alone. A socket that somebody answers on stays theirs."""
@@ -216,15 +259,25 @@ class Listeners:
             path.unlink()
         before = os.umask(0o177)
         try:
-            await web.UnixSite(self._runner, str(path), backlog=512).start()
+            server = await asyncio.get_running_loop().create_unix_server(
+                self._connections(self._unix), str(path), backlog=_BACKLOG
+            )
         finally:
             os.umask(before)
+        self._servers.append(server)
         self._paths.append(path)
+
+    def _connections(self, gate: Gate) -> Callable[[], Connection]:
+        server = self._runner.server
+        assert server is not None, "open() comes first"
+        return partial(Connection, server, gate=gate, refusal=_refusal, keep=_KEEP)
 
     async def close(self) -> None:
         """Take nothing more, and let what is being answered be taken for a while."""
         for path in self._paths:
             path.unlink(missing_ok=True)
+        for server in self._servers:
+            server.close()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._runner.cleanup(), _LAST)
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,7 +119,8 @@ def _loopback(host: str) -> bool:
 
 def alone(paths: Paths) -> int:
     """A lock that lasts as long as this process. AlreadyRunningError."""
-    handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(paths.lock, flags, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -129,6 +131,13 @@ def alone(paths: Paths) -> int:
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())  # for people, and for those who end us
     return handle
+
+
+def forget_unfinished(paths: Paths) -> None:
+    """Delete the files that an earlier life was killed over: who has the lock writes none now."""
+    for file in paths.lib.glob("*.new"):
+        with suppress(OSError):
+            file.unlink()
 
 
 async def serve(given: argparse.Namespace, paths: Paths, current: Settings) -> None:
@@ -161,12 +170,12 @@ async def serve(given: argparse.Namespace, paths: Paths, current: Settings) -> N
         await listeners.unix(paths.socket)
         if current.socket_file is not None:
             await listeners.unix(paths.at(current.socket_file))
-        await _listen_tcp(listeners, paths, current)
+        page = await _listen_tcp(listeners, paths, current)
         notify(f"EXTEND_TIMEOUT_USEC={FIRST_SCAN_US}")  # a busy systemd may take its time to answer
         await service.start()
         alive = loop.create_task(stay_alive())
         notify("READY=1\nSTATUS=answering")
-        log.info("service %s answers", __version__)
+        log.info("service %s answers%s", __version__, page and f"; its page is {page}")
         await ended.wait()
         alive.cancel()
     finally:
@@ -177,16 +186,20 @@ async def serve(given: argparse.Namespace, paths: Paths, current: Settings) -> N
         log.info("service ends; guests keep their CPUs")
 
 
-async def _listen_tcp(listeners: "Listeners", paths: Paths, current: Settings) -> None:
-    """A port that is taken costs the TCP listener, not the service: hooks use the socket."""
+async def _listen_tcp(listeners: "Listeners", paths: Paths, current: Settings) -> str:
+    """The page's address. A port that is taken costs the TCP listener, not the service: hooks use
+    the socket; then there is none."""
     try:
         port = await listeners.tcp(current.host, current.port)
     except OSError as error:
         log.warning("%s:%s: %s; only the socket is served", current.host, current.port, error)
         paths.port.unlink(missing_ok=True)
-        return
+        return ""
+    paths.port.unlink(missing_ok=True)  # a link there is replaced, not followed
     paths.port.write_text(f"{port}\n", encoding="ascii")
     paths.port.chmod(0o644)  # no secret, whatever the umask of the unit
+    host = f"[{current.host}]" if ":" in current.host else current.host
+    return f"http://{host}:{port}/"
 
 
 async def _reload(given: argparse.Namespace, paths: Paths, service: "Service") -> None:
@@ -237,6 +250,7 @@ def run(argv: Sequence[str]) -> int:
     for warning in warnings:
         log.warning("%s", warning)
     lock = alone(paths)
+    forget_unfinished(paths)
     try:
         work = release(paths, current) if given.release else serve(given, paths, current)
         asyncio.run(work)

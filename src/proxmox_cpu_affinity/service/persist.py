@@ -102,7 +102,7 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
             ration=Ration(jsonvalue.whole(kept, "ration", low=-_OWED_MOST, high=SAVED)),
             strain={v: _strain(c) for v, c in _by_vmid(kept, "strained").items()},
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise SyntaxFault(f"the state file is not understood ({error})") from None
     if kept.get("boot_id") == boot_id:
         return memory

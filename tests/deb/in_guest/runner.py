@@ -1,19 +1,27 @@
-"""Runs the package's checks in the guest, in the order they are written: [WORD]"""
+"""Runs the package's checks in the guest, in the order they are written: WORD[,WORD...]"""
 
 import signal
 import sys
 
-from tests.deb.in_guest import package_checks
+from tests.deb.in_guest import life_checks, package, sandbox_checks
 from tests.e2e.in_guest import node, runner
+
+MODULES = {"sandbox": sandbox_checks, "life": life_checks}
+
+
+def chosen_by(words: str, title: str) -> bool:
+    """Whether a name holds one of some words, A,B."""
+    return any(word in title for word in words.split(","))
 
 
 def main(words: list[str]) -> int:
     signal.signal(signal.SIGALRM, runner.overdue)
-    runner.CHECK_LIMIT = package_checks.CHECK_LIMIT
+    runner.CHECK_LIMIT = package.CHECK_LIMIT
     chosen = {
-        f"package.{name.removeprefix('check_')}": check
-        for name, check in vars(package_checks).items()
-        if name.startswith("check_") and words[1] in name
+        f"{module}.{name.removeprefix('check_')}": check
+        for module, checks in MODULES.items()
+        for name, check in vars(checks).items()
+        if name.startswith("check_") and chosen_by(words[1], f"{module}.{name}")
     }
     runner.say(checks=len(chosen))
     node.prepare()

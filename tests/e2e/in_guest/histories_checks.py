@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tests.e2e.in_guest import kernel, node
+from tests.e2e.in_guest.by_hand_checks import tell
 from tests.e2e.promises import by_hand, shows
 
 SEEDS = range(20)
 LENGTH = 12
+BUDGET = 1200 if node.FULL else 100  # seconds: what is left of a history then is not played
+RESTART = 150.0  # seconds: Python starts 20 times slower under emulation
 TAGGED = {"hookscript": "", "tags": "cpu-affinity"}
 NOBODYS = 103  # nobody told us to manage it
 GUESTS: Mapping[int, Mapping[str, str]] = {
@@ -179,6 +182,7 @@ def killed(now: History) -> str:
         node.wait_for(
             "systemd has started it again",
             lambda: node.unit("ActiveState") == "active" and node.unit("MainPID") != before,
+            patience=RESTART,
         )
 
     return unmoved(now, "the service is killed", kill)
@@ -283,19 +287,25 @@ def play(seed: int) -> None:
     now = History(random.Random(seed))
     for vmid in GUESTS:
         now.configure(vmid, {})
+    for vmid in (100, NOBODYS):
+        node.start(vmid)
     began = time.monotonic()
     try:
         for _ in range(LENGTH):
             (happening,) = now.chance.choices(list(HAPPENINGS), list(HAPPENINGS.values()))
+            if time.monotonic() - began > BUDGET:
+                break
+            now.told.append(f"{time.monotonic() - began:6.1f} {happening.__name__}")
             said = happening(now)
+            now.told[-1] += f": {said or 'nothing to do'}"
             if said:
-                now.told.append(f"{time.monotonic() - began:6.1f} {said}")
                 look(now)
             if not now.up and now.chance.random() < 0.5:
                 node.service_up()
                 now.told.append("the service is started")
                 look(now)
         ends_well(now)
+        tell(f"seed {seed}: {len(now.told)} happenings played")
     except AssertionError as error:
         story = "\n".join(now.told)
         raise AssertionError(f"seed {seed}:\n{story}\n{error}") from error
@@ -311,8 +321,8 @@ def ends_well(now: History) -> None:
 
 
 @shows(1, 2, 3, 4, 6)
-def check_seed_00() -> None:
-    play(0)
+def check_seed_03() -> None:
+    play(3)
 
 
 def seeded(seed: int) -> Callable[[], None]:
@@ -326,5 +336,5 @@ def seeded(seed: int) -> Callable[[], None]:
     return check
 
 
-for number in SEEDS[1:]:
+for number in {*SEEDS} - {3}:
     globals()[f"check_seed_{number:02}"] = seeded(number)

@@ -222,7 +222,7 @@ def _tell_how_to_stop(root: Path) -> None:
     program = os.path.relpath(sys.argv[0]) if "/" in sys.argv[0] else sys.argv[0]
     port = (home / "run/proxmox-cpu-affinity/port").read_text().strip()
     _step("It goes on running")
-    _say(f"  URL:    http://127.0.0.1:{port}/api/v1/status")
+    _say(f"  page:   http://127.0.0.1:{port}/")
     _say(f"  guests: {home}/usr/sbin/qm list")
     _say(f"  ours:   PCA_ROOT={home} {program} ps")
     _say(f"  stop:   {program} demo --stop {root}")

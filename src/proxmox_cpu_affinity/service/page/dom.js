@@ -31,7 +31,7 @@ export const breakable = (list) => list.split(",").flatMap((part, i) => (i ? [",
 export function percent(share) {
   if (share === null || share === undefined) return "–";
   const value = share * 100;
-  return `${value.toFixed(value !== 0 && Math.abs(value) < 0.1 ? 2 : 1)} %`;
+  return `${value.toFixed(value !== 0 && Math.abs(value) < 0.1 ? 2 : 1)}\u00a0%`;
 }
 
 export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
@@ -41,12 +41,21 @@ export function clock(text) {
   return Number.isNaN(time.getTime()) ? "" : time.toLocaleTimeString([], { hour12: false });
 }
 
-/** Calls that come close together become one, a little later. */
+/** Calls that come close together become one, a little later. One at a time: an older answer must
+    not come after a newer one. */
 export function together(work, milliseconds = 120) {
-  let waiting = 0;
+  let [waiting, busy, again] = [false, false, false];
+  async function run() {
+    waiting = false;
+    if (busy) { again = true; return; }
+    busy = true;
+    do { again = false; await work(); } while (again);
+    busy = false;
+  }
   return () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(work, milliseconds);
+    if (waiting) return;
+    waiting = true;
+    setTimeout(run, milliseconds);
   };
 }
 

@@ -66,9 +66,9 @@ export class GuestList {
     const open = this.opened.has(guest.vmid);
     const name = make("button", { type: "button", class: "open", "aria-expanded": String(open),
       onclick: () => this.toggle(guest.vmid), onfocus: () => this.lit([guest.vmid]) },
-      make("span", { class: `key ${sign?.colour ?? "none"}` }, sign?.key ?? "–"),
-      make("span", { class: "vmid" }, String(guest.vmid)),
-      make("span", { class: "name" }, guest.name));
+      make("span", { class: `key ${sign?.colour ?? "none"}` }, sign?.key ?? "–"), " ",
+      make("span", { class: "vmid" }, String(guest.vmid)), " ",
+      make("bdi", { class: "name" }, guest.name));
     const cell = (label, content, more = "") => make("td", { role: "cell", "data-label": label,
       class: `${more}${content === "" ? " blank" : ""}`.trim() || null }, content);
     return make("tr", { role: "row", class: `guest${guest.running ? "" : " idle"}`, "data-vmid": guest.vmid,

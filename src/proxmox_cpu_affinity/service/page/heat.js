@@ -16,14 +16,19 @@ export class HeatMap {
     this.stale = true;
     new IntersectionObserver((entries) => {
       this.wanted = entries.at(-1).isIntersecting;
-      if (this.wanted && this.stale) this.#load();
+      this.again();
     }, { rootMargin: "200px" }).observe(this.root);
   }
 
   /** The matrix is another one. It is fetched when somebody can see it. */
   renew() {
     this.stale = true;
-    if (this.wanted) this.#load();
+    return this.again();
+  }
+
+  /** What could not be fetched may be there now. */
+  again() {
+    return this.wanted && this.stale ? this.#load() : null;
   }
 
   async #load() {
@@ -49,9 +54,12 @@ export class HeatMap {
     this.at = this.at.map((place) => Math.min(place, this.cpus.length - 1)); // CPUs may have gone
     this.matrix = matrix;
     this.index = new Map(matrix.cpus.map((cpu, i) => [cpu, i]));
-    this.cross = document.createElementNS(SVG, "path");
-    this.cross.setAttribute("class", "cross");
-    this.cells.append(this.cross);
+    this.cross = ["cross halo", "cross"].map((name) => {
+      const path = document.createElementNS(SVG, "path");
+      path.setAttribute("class", name);
+      return path;
+    });
+    this.cells.append(...this.cross);
   }
 
   #pointed(event) {
@@ -83,11 +91,18 @@ export class HeatMap {
     const [row, column] = this.at;
     const [first, second] = [this.cpus[row], this.cpus[column]];
     const pair = `CPU ${first} and CPU ${second}`;
+    by("heat-reading").dataset.said = "";
     by("heat-reading").textContent = first === second ? `CPU ${first} itself` : `${pair}: ${this.#value(first, second)}`;
     const [x, y, size] = [this.starts[column], this.starts[row], this.cell];
-    const [width, height] = [this.starts.at(-1) + size, 0];
-    this.cross.setAttribute("stroke-width", Math.max(1, size / 12));
-    this.cross.setAttribute("d", `M${x} ${y}h${size}v${size}h-${size}z M${height} ${y}H${x} M${x + size} ${y}H${width} M${x} ${height}V${y} M${x} ${y + size}V${width}`);
+    const [middle, centre, end] = [x + size / 2, y + size / 2, this.starts.at(-1) + size];
+    const half = Math.max(size, 10) / 2;
+    const box = `M${middle - half} ${centre - half}h${2 * half}v${2 * half}h-${2 * half}z`;
+    const rays = `M0 ${centre}H${middle - half}M${middle + half} ${centre}H${end}M${middle} 0V${centre - half}M${middle} ${centre + half}V${end}`;
+    const wide = Math.max(1.2, size / 14);
+    this.cross.forEach((path, i) => {
+      path.setAttribute("d", box + rays);
+      path.setAttribute("stroke-width", i ? wide : wide + 3);
+    });
   }
 
   #value(first, second) {

@@ -166,6 +166,7 @@ export class HostMap {
     parts.push(held.map((vmid) => `${mark(vmid).key} ${vmid} ${this.names.get(vmid)}`).join(", ") || this.#state(cpu) || "free");
     if (busy !== undefined && this.online.has(cpu)) parts.push(`load ${Math.round(busy * 100)} %`);
     by("reading").textContent = parts.join(" · ");
+    by("reading").dataset.said = "";
   }
 
   /** Light up guests' CPUs, and dim the others'. */

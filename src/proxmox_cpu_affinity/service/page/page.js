@@ -8,6 +8,7 @@ import { HostMap } from "./map.js";
 import { Trials } from "./trial.js";
 
 const EVENTS_SHOWN = 200;
+const STALE = 5000; // ms until what could not be fetched is asked for again
 const LIVE = { opening: "Connecting", live: "Live", lost: "Connection lost; trying again" };
 
 const heat = new HeatMap();
@@ -28,15 +29,21 @@ function changed(rows) {
   for (const row of rows) told({ time: new Date().toISOString(), level: row.status === "failed" ? "warn" : "info",
     vmid: row.vmid,
     text: `placed anew: ${row.told || row.notes || row.status}` });
-  fetchAll();
+  soonAll();
 }
 
 // -- what is ------------------------------------------------------------------------------------
+
+let measuring = false; // no event tells how far it is
 
 async function fetchHost() {
   const [topology, status] = await Promise.all([get("topology"), get("status")]);
   map.draw(topology, status);
   figures(status);
+}
+
+async function fetchStatus() {
+  figures(await get("status"));
 }
 
 async function fetchGuests() {
@@ -51,12 +58,16 @@ async function fetchAll() {
     await fetchHost();
     await fetchGuests();
     document.documentElement.dataset.ready = "yes";
+    by("stale").textContent = "";
   } catch (error) {
-    console.info(`asked again when the connection is back: ${error.message}`);
+    if (by("live").dataset.state !== "live") return; // asked again when the connection is back
+    by("stale").textContent = `This is not the latest, for the service could not tell: ${error.message}`;
+    setTimeout(soonAll, STALE);
   }
 }
 
 function figures(status) {
+  measuring = status.matrix.measuring;
   by("node").textContent = status.node;
   by("model").textContent = [status.model_name, counted(status.packages, "package"), counted(status.nodes, "node"),
     counted(status.cache_groups, "L3 group"), counted(status.cpus, "CPU")].join(" · ");
@@ -106,18 +117,24 @@ function told(event) {
 }
 
 const soonAll = together(fetchAll);
-const soonHost = together(() => fetchHost().catch(() => {}));
+const soonStatus = together(() => fetchStatus().catch(() => {}));
 const soonHeat = together(() => heat.renew(), 500);
 
 follow({
   guest: (event) => { told(event); soonAll(); },
   host: (event) => { told(event); soonAll(); soonHeat(); },
-  measure: (event) => { told(event); soonHost(); soonHeat(); },
+  measure: (event) => { told(event); soonStatus(); soonHeat(); },
   settings: (event) => { told(event); soonAll(); },
-  load: (event) => map.weigh(event.cpus, event.busy),
+  load: (event) => { map.weigh(event.cpus, event.busy); if (measuring) soonStatus(); },
   reset: () => { soonAll(); soonHeat(); },
 }, (state) => {
   by("live").dataset.state = state;
   by("live").textContent = LIVE[state];
+  if (state !== "live") {
+    by("stale").textContent = ""; // that is said already
+    return;
+  }
+  soonAll(); // nothing may have happened meanwhile, and yet something asked for in vain
+  heat.again();
 });
-fetchAll();
+soonAll();

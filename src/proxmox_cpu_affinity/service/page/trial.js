@@ -22,6 +22,7 @@ export class Trials {
       sockets: by("try-sockets").value, numa: by("try-numa").checked ? "1" : "0" });
     const answer = by("try-answer");
     this.shown("");
+    answer.replaceChildren(say("Looking for a place.", "quiet"));
     try {
       const trial = await get(`try?${query}`);
       answer.replaceChildren(...this.#told(trial));
@@ -46,18 +47,24 @@ export class Trials {
   }
 
   async #preview() {
+    if (this.previewing) return; // on a large host it takes its time
+    this.previewing = true;
     const answer = by("preview-answer");
+    answer.replaceChildren(say("Placing all anew, on a copy.", "quiet"));
     try {
       const preview = await get("preview");
       const lines = preview.moves.length
         ? [table(["Guest", "From", "To", "Saves", "Costs", "Why"], preview.moves.map((move) =>
-          [String(move.vmid), move.before, move.after, percent(move.gain), percent(move.cost), move.reason]))]
+          [String(move.vmid), move.before, move.after, percent(move.gain), percent(move.cost), move.reason]),
+        (i) => this.shown(i < 0 ? "" : preview.moves[i].after))]
         : [say("No guest would move.", "good")];
       lines.push(...score(preview));
       const button = make("button", { type: "button", onclick: () => this.ask("Place all guests anew", "reassign") }, "Place all anew");
       answer.replaceChildren(...lines, make("div", { class: "row" }, button));
     } catch (error) {
       answer.replaceChildren(...refusal(error));
+    } finally {
+      this.previewing = false;
     }
   }
 
@@ -103,8 +110,10 @@ function score({ before, after }) {
   return [say(`The average vCPU of the host loses ${percent(before.slowdown)} now and would lose ${percent(after.slowdown)} (least possible: ${percent(after.bound)}).`)];
 }
 
-function table(heads, rows) {
+/** A table; `pointed` is told the number of the row that is pointed at, -1 for none. */
+function table(heads, rows, pointed = () => {}) {
   return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": heads[0] }, make("table", {},
     make("thead", {}, make("tr", {}, heads.map((head) => make("th", { scope: "col" }, head)))),
-    make("tbody", {}, rows.map((row) => make("tr", {}, row.map((text) => make("td", {}, text)))))));
+    make("tbody", {}, rows.map((row, i) => make("tr", { onpointerenter: () => pointed(i), onpointerleave: () => pointed(-1) },
+      row.map((text) => make("td", {}, text)))))));
 }

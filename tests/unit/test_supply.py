@@ -1,0 +1,83 @@
+"""What we develop with: one version of each, with hashes and a known licence; nothing vendored."""
+
+import re
+from collections.abc import Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CONSTRAINTS = ROOT / "constraints"
+LOCKED = sorted((CONSTRAINTS / "locked").glob("*.txt"))
+ASKED = {
+    "run-3.11.txt": "debian-12.txt",
+    "run-3.13.txt": "debian-13.txt",
+    "develop.txt": "develop.txt",
+    "attack.txt": "attack.txt",
+}
+OURS = frozenset(("src", "tests", "hook", "bench", "scripts", "debian", "docs", "constraints"))
+
+
+def entries(text: str) -> Mapping[str, tuple[str, int]]:
+    """Name to version and number of hashes."""
+    joined = text.replace("\\\n", " ")
+    found = {}
+    for line in joined.splitlines():
+        if line.strip() and not line.startswith("#"):
+            match = re.fullmatch(
+                r"([a-z0-9.-]+)==([^ ;]+)((?: +--hash=sha256:[0-9a-f]{64})*)", line
+            )
+            assert match, line
+            assert match[1] not in found, line
+            found[match[1]] = (match[2], match[3].count("--hash"))
+    return found
+
+
+def named(name: str) -> str:
+    """A package's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("path", LOCKED, ids=lambda path: path.name)
+def test_everything_is_of_one_version_with_hashes(path: Path) -> None:
+    found = entries(path.read_text(encoding="utf-8"))
+    assert found
+    assert [name for name, (_, hashes) in found.items() if not hashes] == []
+
+
+@pytest.mark.parametrize(("locked", "asked"), ASKED.items())
+def test_what_is_asked_for_is_what_is_locked(locked: str, asked: str) -> None:
+    found = entries((CONSTRAINTS / "locked" / locked).read_text(encoding="utf-8"))
+    wanted = re.findall(
+        r"^([\w.-]+)==(\S+)$", (CONSTRAINTS / asked).read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert wanted
+    for name, version in wanted:
+        assert found[named(name)][0] == version, name
+
+
+def test_no_lock_is_forgotten() -> None:
+    assert {path.name for path in LOCKED} == set(ASKED)
+
+
+def test_every_licence_is_listed() -> None:
+    text = (CONSTRAINTS / "licences.txt").read_text(encoding="utf-8")
+    listed = dict(line.split(": ", 1) for line in text.splitlines() if not line.startswith("#"))
+    pinned = {name for path in LOCKED for name in entries(path.read_text(encoding="utf-8"))}
+    assert pinned == listed.keys()
+    assert [name for name, licence in listed.items() if licence in ("", "?")] == []
+    installed = {named(package.metadata["Name"]) for package in distributions()}
+    assert len(installed & listed.keys()) > 20
+
+
+def test_nothing_of_others_lies_in_the_tree() -> None:
+    """No wheel, archive, package or library that was made elsewhere."""
+    kinds = {".whl", ".gz", ".zip", ".so", ".a", ".o", ".deb", ".jar", ".min.js", ".dll", ".exe"}
+    found = [
+        path.relative_to(ROOT)
+        for folder in OURS
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in kinds or {"node_modules", "vendor", "third_party"} & set(path.parts)
+    ]
+    assert found == []
