@@ -156,7 +156,6 @@ class Service:
         self._wanted = self._written = 0
         self._unsaved = False  # the file is not what it should be, and nobody writes it
         self._tasks: set[asyncio.Task[object]] = set()
-        self._scan_now = asyncio.Event()
 
     # -- life ---------------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ class Scoping:
         """Delete what an earlier life left, and reach systemd."""
         if self.watch is None:
             return
-        left = await asyncio.to_thread(self.watch.drop_ins.clean)
+        left = await self._cleaned(self.watch)
         if left:
             log.info("drop-ins of an earlier life were deleted: %d", left)
         await self.reach()
@@ -73,8 +73,17 @@ class Scoping:
         """Reach systemd to let guests go: drop-ins and their directories leave with us."""
         if self.watch is None:
             return
-        await asyncio.to_thread(self.watch.drop_ins.clean, directories=True)
+        await self._cleaned(self.watch, directories=True)
         await self.watch.reach(_DEAF)
+
+    @staticmethod
+    async def _cleaned(watch: ScopeWatch, *, directories: bool = False) -> int:
+        """How many drop-ins are gone. One that stays keeps nobody from the rest of the work."""
+        try:
+            return await asyncio.to_thread(watch.drop_ins.clean, directories=directories)
+        except StoreError as error:
+            log.warning("%s", error.text)
+            return 0
 
     async def reach(self) -> None:
         """Try to reach systemd, if it is out of reach."""
