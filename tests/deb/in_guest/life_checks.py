@@ -15,8 +15,12 @@ STORAGES = (
     "\ndir: other\n\tpath /srv/other\n\tcontent snippets\n"
     "\ndir: shared\n\tpath /srv/shared\n\tcontent snippets\n\tshared 1\n"
 )
-# README.md says so.
+# Settings, log, state, and, by Debian's own helper, whether the unit is enabled.
+HELPER = "/var/lib/systemd/deb-systemd-helper-enabled"
+WANTED = f"multi-user.target.wants/{node.UNIT}.service"
 KEPT_BY_A_REMOVAL = {
+    *(f"{folder}/{WANTED}" for folder in ("/etc/systemd/system", HELPER)),
+    f"{HELPER}/{node.UNIT}.service.dsh-also",
     str(package.SETTINGS),
     f"/etc/logrotate.d/{node.UNIT}",
     str(package.LOG),
@@ -133,7 +137,6 @@ def check_guests_start_whichever_storage_has_the_hook() -> None:
         assert all(kernel.held(vmid) == kernel.online() for vmid in hooks)
         all_start(hooks, placed=False)
         package.dpkg("dpkg", "--install", str(package.DEB))
-        node.confirmed(*hooks)
         all_start(hooks, placed=True)
         package.dpkg("dpkg", "--purge", node.UNIT)
         all_start(hooks, placed=False)

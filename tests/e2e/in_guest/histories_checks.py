@@ -17,7 +17,7 @@ from tests.e2e.promises import by_hand, shows
 
 SEEDS = range(20)
 LENGTH = 12
-BUDGET = 1200 if node.FULL else 100  # seconds: what is left of a history then is not played
+BUDGET = 1200 if node.FULL else 60  # seconds: what is left of a history then is not played
 RESTART = 150.0  # seconds: Python starts 20 times slower under emulation
 TAGGED = {"hookscript": "", "tags": "cpu-affinity"}
 NOBODYS = 103  # nobody told us to manage it
