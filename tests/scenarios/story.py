@@ -381,15 +381,7 @@ class Story:
         if how != "lost":
             memory = persist.from_json(json.loads(self.saved), boot_id=BOOT)
             memory = persist.without_reservations(memory)
-            fresh = replace(
-                fresh,
-                tracked=memory.tracked,
-                released=memory.released,
-                leaving=memory.leaving,
-                last_places=memory.last_places,
-                turn=memory.turn,
-                strain=memory.strain,
-            )
+            fresh = persist.remembering(fresh, memory)
         self.state = fresh
         known = [t.process for t in fresh.tracked.values() if t.process is not None]
         for process in known:

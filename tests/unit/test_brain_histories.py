@@ -127,7 +127,7 @@ def test_state_file_of_an_earlier_version_is_understood() -> None:
     """One without what is kept since: an upgrade forgot all guests' first masks and last places."""
     story = played("1x2x4x1", {100: ("cores: 2", HOOK)}, "0 start 100")
     kept = json.loads(story.saved)
-    del kept["leaving"], kept["ration"]
+    del kept["leaving"], kept["ration"], kept["released_runs"]
     for one in kept["tracked"].values():
         del one["part_of"], one["confined_at"]
     memory = persist.from_json(kept, boot_id=BOOT)
@@ -173,3 +173,27 @@ def test_scan_moves_who_is_recorded_on_a_cpu_that_is_gone() -> None:
     story.play("30 scan")
     assert not story.state.astray()
     assert kernel(story, 100) == {str(story.state.tracked[Vmid(100)].placement.applied)}
+
+
+def test_who_was_let_go_is_held_again_in_its_next_run_whoever_was_there_to_see() -> None:
+    """Released guests were kept by number only: one that stopped and started while no service ran
+    stayed let go."""
+    story = played(
+        "1x2x4x1", {100: ("cores: 2", HOOK)}, "0 start 100", "1 undo 100", "30 scan", "31 restart"
+    )
+    story.play("60 scan")
+    assert kernel(story, 100) == {str(story.world.online)}
+    for event in ("61 vanish 100", "62 run 100", "63 restart", "90 scan"):
+        story.play(event)
+    assert kernel(story, 100) != {str(story.world.online)}
+
+
+def test_an_earlier_run_is_let_go_no_more_when_there_is_another() -> None:
+    """A scan that had begun long before named the earlier run, whose letting go had failed."""
+    story = played("1x2x4x1", {100: ("cores: 2", HOOK)}, "0 start 100", "1 look", "2 vanish 100")
+    story.play("3 undo 100")
+    assert story.state.leaving
+    story.play("4 start 100")
+    assert not story.state.leaving
+    story.play("5 scan")
+    assert kernel(story, 100) != {str(story.world.online)}

@@ -50,7 +50,7 @@ def undone(state: State, tracked: Tracked) -> tuple[Action, ...]:
 
 def followed(state: State, actions: tuple[Action, ...]) -> State:
     """With whom these actions let go, until that is read back. A run that is taken up again gets
-    to know what its masks were at first."""
+    to know what its masks were at first; when there is another, the earlier one is over."""
     begun = {
         action.process.vmid: Leaving(action.process, action.found)
         for action in actions
@@ -61,6 +61,8 @@ def followed(state: State, actions: tuple[Action, ...]) -> State:
         if tracked is not None and tracked.process == leaving.process:
             state = state.without_leaving(vmid)
             state = state.with_tracked(vmid, replace(tracked, found=tracked.found or leaving.found))
+        elif tracked is not None and tracked.running:
+            state = state.without_leaving(vmid)
         elif vmid in begun:
             state = replace(state, leaving={**state.leaving, vmid: leaving})
     return state

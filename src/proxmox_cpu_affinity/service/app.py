@@ -181,16 +181,7 @@ class Service:
             return
         whole, memory = memory, persist.without_reservations(memory)
         self._unsaved = memory != whole
-        self.state = replace(
-            self.state,
-            tracked=memory.tracked,
-            released=memory.released,
-            leaving=memory.leaving,
-            last_places=memory.last_places,
-            turn=memory.turn,
-            ration=memory.ration,
-            strain=memory.strain,
-        )
+        self.state = persist.remembering(self.state, memory)
 
     async def start(self) -> None:
         """Look for guests, watch those known, and begin the work in the background."""

@@ -19,7 +19,12 @@ _CPU_MOST = 65535
 _OWED_MOST = 1 << 30
 
 # What files of earlier versions do not have.
-_LATER: Mapping[str, object] = {"leaving": {}, "ration": 0, "strained": {}}
+_LATER: Mapping[str, object] = {
+    "leaving": {},
+    "ration": 0,
+    "released_runs": {},
+    "strained": {},
+}
 
 Masks = tuple[tuple[Tid, CpuSet], ...]
 
@@ -30,6 +35,7 @@ class Memory:
 
     tracked: Mapping[Vmid, Tracked] = field(default_factory=dict)
     released: frozenset[Vmid] = frozenset()
+    released_runs: Mapping[Vmid, GuestProcess] = field(default_factory=dict)
     leaving: Mapping[Vmid, Leaving] = field(default_factory=dict)
     last_places: Mapping[Vmid, CpuSet] = field(default_factory=dict)
     turn: Turn = field(default_factory=Turn)
@@ -44,6 +50,9 @@ def to_json(state: State, *, boot_id: str) -> dict[str, object]:
         "turn": {"last_start": state.turn.last_start, "counter": state.turn.counter},
         "ration": state.ration.tenths,
         "released": sorted(state.released),
+        "released_runs": {
+            str(v): {"process": _process_to_json(one)} for v, one in state.released_runs.items()
+        },
         "leaving": {str(v): _leaving_to_json(one) for v, one in state.leaving.items()},
         "last_places": {str(v): str(cpus) for v, cpus in state.last_places.items()},
         "tracked": {str(v): _tracked_to_json(t) for v, t in state.tracked.items()},
@@ -94,6 +103,9 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
         memory = Memory(
             tracked={v: _tracked(v, t) for v, t in _by_vmid(kept, "tracked").items()},
             released=frozenset(Vmid(int(v)) for v in _entries(kept, "released")),
+            released_runs={
+                v: _process(v, _mapping(e)) for v, e in _by_vmid(kept, "released_runs").items()
+            },
             leaving={v: _leaving(v, e) for v, e in _by_vmid(kept, "leaving").items()},
             last_places={
                 v: CpuSet.parse(_string(cpus)) for v, cpus in _by_vmid(kept, "last_places").items()
@@ -111,9 +123,25 @@ def from_json(kept: Mapping[str, object], *, boot_id: str) -> Memory:
         memory,
         tracked={},
         released=frozenset(),
+        released_runs={},
         leaving={},
         strain={},
         last_places={**memory.last_places, **places},
+    )
+
+
+def remembering(state: State, memory: Memory) -> State:
+    """The state with what was kept."""
+    return replace(
+        state,
+        tracked=memory.tracked,
+        released=memory.released,
+        released_runs=memory.released_runs,
+        leaving=memory.leaving,
+        last_places=memory.last_places,
+        turn=memory.turn,
+        ration=memory.ration,
+        strain=memory.strain,
     )
 
 
