@@ -172,7 +172,7 @@ class Api:
 
     async def guests(self, call: Call) -> list[wire.GuestView]:
         del call
-        (configs, _), processes = await asyncio.to_thread(self._service.read_guests)
+        (configs, _), processes = await self._think(self._service.read_guests)
         state = self._service.state
         scores = await self._think(views.guest_scores, state)
         report = state.reporter()
@@ -182,7 +182,8 @@ class Api:
         ]
 
     async def guest(self, call: Call) -> wire.GuestView:
-        config, process = await self._here(call.vmid)
+        async with self._its_turn():
+            config, process = await self._here(call.vmid)
         state = self._service.state
         scores = await self._think(views.guest_scores, state)
         return views.guest(state, config, process, scores)
