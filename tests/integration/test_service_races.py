@@ -1,6 +1,7 @@
 """What happens between the awaits of the service: effects that come late, on a world in memory."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from proxmox_cpu_affinity.model.ids import Tid, Vmid
 from proxmox_cpu_affinity.model.placement import Confined, Confinement, Placement
 from proxmox_cpu_affinity.ports import Loaded
 from proxmox_cpu_affinity.reconcile.events import Phase, ScopesReached
+from proxmox_cpu_affinity.service import app
+from proxmox_cpu_affinity.service.api import Api, Call
 from proxmox_cpu_affinity.service.app import Service
 from proxmox_cpu_affinity.service.app import World as Adapters
 from tests.scenarios.scenario import Scenario
@@ -222,3 +225,67 @@ def test_drop_in_whose_writer_was_killed_is_cleaned_up(tmp_path: Path) -> None:
     (directory / ".50-proxmox-cpu-affinity.conf.new").write_text("[Sco")
     drop_ins.clean(directories=True)
     assert not directory.exists()
+
+
+@pytest.mark.parametrize("asks_all", [True, False])
+def test_who_asks_for_guests_leaves_threads_for_hooks(
+    tmp_path: Path,
+    asks_all: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """Once each of these questions had a thread at once, and a hook's look came after all."""
+
+    async def story() -> None:
+        made, _, _ = service(tmp_path, (100,))
+        api, free, readers = Api(made), threading.Event(), []
+        read, look = made.world.guests.configs, made.look
+
+        def slow_configs() -> tuple[Mapping[Vmid, GuestConfig], frozenset[Vmid]]:
+            readers.append(threading.get_ident())
+            free.wait(10)
+            return read()
+
+        vars(made.world.guests)["configs"] = slow_configs
+        # Of a guest that is not there all files are read, to say why.
+        asked = [
+            asyncio.create_task(
+                api.guests(Call("", {}, {})) if asks_all else api.guest(Call("999", {}, {}))
+            )
+            for _ in range(100)
+        ]
+        try:
+            while not readers:
+                await asyncio.sleep(0.01)
+            config, _ = await asyncio.wait_for(asyncio.to_thread(look, Vmid(100)), 5)
+            assert config is not None
+            assert len(readers) == 1
+        finally:
+            free.set()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    asyncio.run(story())
+
+
+def test_a_host_that_cannot_be_read_keeps_no_guest_from_being_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the scan came after it in one try, and never."""
+    monkeypatch.setattr(app, "SCAN_EVERY", 0.01)
+
+    async def story() -> None:
+        made, world, _ = service(tmp_path, (100,))
+        vars(made.host)["matrix"] = SimpleNamespace(verdict="trusted")
+        await made.start()
+
+        def unreadable() -> None:
+            raise OSError("sysfs is half there")
+
+        vars(made.host).update(changed=lambda: True, read=unreadable)
+        world.run(Vmid(100))
+        try:
+            async with asyncio.timeout(5):
+                while Vmid(100) not in made.state.tracked:
+                    await asyncio.sleep(0.01)
+        finally:
+            await made.stop()
+
+    asyncio.run(story())

@@ -292,16 +292,23 @@ class Service:
     async def _scan_for_ever(self) -> None:
         while True:
             await asyncio.sleep(SCAN_EVERY)
-            try:
-                await self.scoping.reach()
-                if self.settings.hotplug_watchdog and self.host.changed():
-                    await self.host_changed()
-                await self.scan()
-                await self._waiting.look()
-                await self.scoping.tidy()
-                await self.save_again()
-            except Exception:
-                log.exception("a scan failed; the next one tries again")
+            # Each on its own: a host that cannot be read must not keep guests from being seen.
+            for work in (
+                self.scoping.reach,
+                self._follow_host,
+                self.scan,
+                self._waiting.look,
+                self.scoping.tidy,
+                self.save_again,
+            ):
+                try:
+                    await work()
+                except Exception:
+                    log.exception("a scan failed; the next one tries again")
+
+    async def _follow_host(self) -> None:
+        if self.settings.hotplug_watchdog and self.host.changed():
+            await self.host_changed()
 
     def _follow_cpus(self) -> None:
         problem = self._cpu_events.open()
