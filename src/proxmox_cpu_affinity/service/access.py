@@ -67,12 +67,12 @@ class Access:
             raise UnauthorizedError(f"{endpoint.method} {endpoint.path} needs the token")
 
     def _ours(self, name: str) -> bool:
-        if name in ("localhost", self.bound):
+        if name in ("localhost", self.bound.lower()):
             return True
         try:
             address = ipaddress.ip_address(name)
         except ValueError:
-            return self.remote and bool(self.node) and name == self.node
+            return self.remote and bool(self.node) and name == self.node.lower()
         return address.is_loopback or self.remote
 
 

@@ -1,0 +1,48 @@
+"""Which names are this service's own, in Host and Origin."""
+
+import pytest
+
+from proxmox_cpu_affinity.model.errors import ForbiddenError
+from proxmox_cpu_affinity.service.access import Access
+
+LOCAL = Access(token="t" * 43, bound="127.0.0.1", node="pve1")
+REMOTE = Access(token="t" * 43, bound="PVE1.Example.com", remote=True, node="PVE1")
+
+
+@pytest.mark.parametrize(
+    ("access", "host"),
+    [
+        (LOCAL, "localhost:8245"),
+        (LOCAL, "LOCALHOST:9000"),
+        (LOCAL, "127.0.0.1:9000"),
+        (LOCAL, "[::1]:8245"),
+        (LOCAL, "localhost."),
+        (REMOTE, "192.0.2.7:8245"),
+        (REMOTE, "[2001:db8::7]"),
+        # A browser writes names small; a node's name, and PCA_HOST, may have capitals.
+        (REMOTE, "pve1:8245"),
+        (REMOTE, "pve1.example.com:8245"),
+    ],
+)
+def test_a_name_of_ours_is_let_in(access: Access, host: str) -> None:
+    access.check_host([host])
+    access.check_origin([f"http://{host}"])
+
+
+@pytest.mark.parametrize(
+    ("access", "host"),
+    [
+        (LOCAL, "pve1:8245"),
+        (LOCAL, "192.0.2.7"),
+        (LOCAL, "localhost.example.com"),
+        (LOCAL, "localhost@example.com"),
+        (LOCAL, ""),
+        (REMOTE, "pve2"),
+        (REMOTE, "example.com"),
+    ],
+)
+def test_a_name_that_may_be_a_rebound_one_is_not(access: Access, host: str) -> None:
+    with pytest.raises(ForbiddenError):
+        access.check_host([host])
+    with pytest.raises(ForbiddenError):
+        access.check_origin([f"http://{host}"])
