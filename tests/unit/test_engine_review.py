@@ -1,5 +1,6 @@
 """A place priced anew, what would fit instead, and widths in words."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import UnplaceableError
 from proxmox_cpu_affinity.model.guest import GuestNode, Policy, Request
 from proxmox_cpu_affinity.model.ids import Vmid
-from proxmox_cpu_affinity.model.placement import Placement, Strategy, Widen, Width
+from proxmox_cpu_affinity.model.placement import Fallback, Placement, Strategy, Widen, Width
 from tests.unit.engine_hosts import holding, host_of, topology_of
 
 # -- review ----------------------------------------------------------------------------------------
@@ -166,6 +167,52 @@ def test_too_few_performance_cores_say_how_many_fit() -> None:
     made, _ = place(host_of("1x1x4x2+4e"), Occupancy(()), Turn(), request)
     (warning,) = made.placement.warnings
     assert warning.endswith("; 8 vCPUs would fit on performance cores")
+
+
+def test_cores_of_a_kind_that_are_dedicated_guests_are_promised_to_nobody() -> None:
+    host = host_of("1x1x4x2+4e")
+
+    def warned(vcpus: int, taken: str) -> tuple[str, ...]:
+        there = Occupancy((holding(100, taken, exclusive=True),))
+        request = Request(Vmid(1), vcpus, Policy.PERFORMANCE)
+        return place(host, there, Turn(), request)[0].placement.warnings
+
+    assert warned(4, "0-7") == ("all performance cores are dedicated guests': any",)
+    assert warned(9, "0-3")[0].endswith("; 4 vCPUs would fit on performance cores")
+    assert warned(4, "0-3") == ()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    vcpus=st.integers(1, 6),
+    policy=st.sampled_from([Policy.SHARED, Policy.PINNED, Policy.DEDICATED]),
+    strategy=st.sampled_from(list(Strategy)),
+    fallback=st.sampled_from(list(Fallback)),
+    spec=st.sampled_from(["1x1x6x1", "1x1x6x1+isolated=4-5"]),
+)
+def test_what_is_said_to_fit_without_the_reservation_does(
+    vcpus: int, policy: Policy, strategy: Strategy, fallback: Fallback, spec: str
+) -> None:
+    """Once a guest that shares with nobody was told that its vCPUs would share."""
+
+    def host(reserved: str) -> Host:
+        made = host_of(spec, reserved=reserved, strategy=strategy)
+        return replace(made, rules=replace(made.rules, dedicated_fallback=fallback))
+
+    request = Request(Vmid(1), vcpus, policy)
+    try:
+        place(host("0-5"), Occupancy(()), Turn(), request)
+    except UnplaceableError as error:
+        text = error.text
+    else:
+        return
+    found = re.search(r"; (?:it|(\d+) (?:dedicated )?vCPUs?) would fit with CPUs? ([\d,-]+) ", text)
+    assert found is not None, text
+    given_back = str(CpuSet.parse("0-5") - CpuSet.parse(found[2]))
+    smaller = replace(request, vcpus=int(found[1] or vcpus))
+    made, _ = place(host(given_back), Occupancy(()), Turn(), smaller)
+    alone = policy is Policy.DEDICATED and strategy is Strategy.BALANCED  # by turns nobody is
+    assert made.placement.exclusive == (alone and "share" not in text)
 
 
 @given(room=st.lists(st.integers(0, 12), max_size=5), count=st.integers(1, 6))

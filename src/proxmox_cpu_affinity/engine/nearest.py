@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy
 from proxmox_cpu_affinity.engine.report import named
 from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.guest import Policy
-from proxmox_cpu_affinity.model.placement import Placement
+from proxmox_cpu_affinity.model.guest import Policy, Request
+from proxmox_cpu_affinity.model.placement import Fallback, Placement, Strategy
 
 
 def vcpus_would_fit(count: int, kind: str = "") -> str:
@@ -25,19 +25,30 @@ def dedicated(vcpus: int, left: int, *, shared: bool) -> str:
     return ", ".join(words) or "nothing fits beside the dedicated guests that are there"
 
 
-def of_kind(there: int, policy: Policy) -> str:
-    """For a guest of more vCPUs than CPUs of the kind of core that it wants."""
-    return f"{vcpus_would_fit(there)} on {policy} cores"
+def of_kind(left: int, policy: Policy) -> str:
+    """For a guest of more vCPUs than CPUs of the kind of core that it wants; `left`: those that are
+    no dedicated guest's."""
+    return f"{vcpus_would_fit(left)} on {policy} cores"
 
 
-def unreserved(host: Host, vcpus: int) -> str:
+def unreserved(host: Host, request: Request) -> str:
     """Where no CPU may be used: what could be given back, or else who could use what is there."""
-    back = (host.rules.reserved & host.allowed) - host.topology.isolated
-    few = CpuSet.of(list(back)[:vcpus])
-    shares = " (its vCPUs share)" if len(few) < vcpus else ""
-    words = [f"it would fit with {named(few)} not reserved{shares}"] if back else []
+    rules, words = host.rules, list[str]()
+    by_turns = rules.strategy is Strategy.ROUND_ROBIN
+    alone = request.policy is Policy.DEDICATED and not by_turns
+    back = (rules.reserved & host.allowed) - host.topology.isolated
+    few = CpuSet.of(list(back)[: request.vcpus])
+    if back:
+        shares = len(few) < request.vcpus
+        refused = shares and (by_turns or (alone and rules.dedicated_fallback is Fallback.REFUSE))
+        what = "it would fit"
+        if refused:
+            what = vcpus_would_fit(len(few), "dedicated" if alone else "")
+        share = " (its vCPUs share)" if shares and not refused else ""
+        words.append(f"{what} with {named(few)} not reserved{share}")
     isolated = int(host.is_isolated.sum())
-    words += [f"{vcpus_would_fit(isolated, 'dedicated')} on isolated CPUs"] if isolated else []
+    if isolated and not by_turns:
+        words.append(f"{vcpus_would_fit(isolated, 'dedicated')} on isolated CPUs")
     return ", or ".join(words)
 
 

@@ -28,13 +28,14 @@ def place(host: Host, occupancy: Occupancy, turn: Turn, request: Request) -> tup
     The guest itself may still be among the placements: it is left out. UnplaceableError when no
     CPU is usable, or the strategy or the policy refuses. Deterministic: same facts, same answer.
     """
-    isolated = request.policy is Policy.DEDICATED and host.is_isolated.any()
+    by_turns = host.rules.strategy is Strategy.ROUND_ROBIN
+    isolated = request.policy is Policy.DEDICATED and host.is_isolated.any() and not by_turns
     if not host.usable and not isolated:
         text = "no CPU may be used: all are reserved, isolated or not allowed"
-        fits = nearest.unreserved(host, request.vcpus)
+        fits = nearest.unreserved(host, request)
         raise UnplaceableError("; ".join(filter(None, (text, fits))), hint="see PCA_RESERVED_CPUS")
     others = occupancy.without(request.vmid)
-    if host.rules.strategy is Strategy.ROUND_ROBIN:
+    if by_turns:
         return round_robin.place(host, turn, request)
     return _balanced(host, others, turn, request)
 

@@ -65,11 +65,14 @@ def _dedicated(host: Host, load: Load, request: Request, usable: Bools) -> Admis
 
 def _of_kind(host: Host, request: Request, usable: Bools) -> Admission:
     wanted = host.efficiency == (request.policy is Policy.EFFICIENCY)
-    there = int((wanted & host.is_usable).sum())
-    if there >= request.vcpus and (usable & wanted).any():
+    there, left = int((wanted & host.is_usable).sum()), int((wanted & usable).sum())
+    if there >= request.vcpus and left:
         return Admission(usable & wanted, request.policy)
     if not there:
         return Admission(usable, request.policy, (f"no {request.policy} cores here: any",))
-    fits = nearest.of_kind(there, request.policy)
+    if not left:
+        text = f"all {request.policy} cores are dedicated guests': any"
+        return Admission(usable, request.policy, (text,))
+    fits = nearest.of_kind(left, request.policy)
     warning = f"{request.vcpus} vCPUs and {there} CPUs of {request.policy} cores: others too"
     return Admission(usable, request.policy, (f"{warning}; {fits}",))
