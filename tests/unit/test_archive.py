@@ -110,6 +110,61 @@ def test_an_archive_of_too_many_members_is_refused(
         archive.of_archive(path)
 
 
+def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A member as it lies in the file."""
+    head = tarfile.TarInfo(name)
+    head.type, head.size = kind, len(content)
+    return head.tobuf(tarfile.USTAR_FORMAT) + content + b"\0" * (-len(content) % 512)
+
+
+def said_of_all(count: int) -> bytes:
+    """A header with that many things that are said of all members."""
+    return member("g", b"".join(b"10 %04x=v\n" % i for i in range(count)), tarfile.XGLTYPE)
+
+
+END = b"\0" * 1024
+
+
+def test_what_is_said_of_every_member_is_not_kept_for_each(tmp_path: Path) -> None:
+    """Once a tar of a few KiB took gigabytes: tarfile copies these things for each member."""
+    path = tmp_path / "a.tar"
+    whole = b"".join(member(name, text) for name, text in sysfs().items())
+    path.write_bytes(said_of_all(8) + whole + END)
+    assert topology(archive.of_archive(path)) == HOST
+    path.write_bytes(said_of_all(1000) + whole + END)
+    with pytest.raises(SyntaxFault, match="more than 64 things"):
+        archive.of_archive(path)
+
+
+def test_headers_without_end_are_a_damaged_archive(tmp_path: Path) -> None:
+    """tarfile reads the header after a header from within the first."""
+    path = tmp_path / "a.tar"
+    path.write_bytes(member("x", b"10 0000=v\n", tarfile.XHDTYPE) * 5000 + END)
+    assert not archive.is_archive(path)
+    with pytest.raises(SyntaxFault, match="damaged"):
+        archive.of_archive(path)
+
+
+def test_files_with_holes_are_counted_as_large_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "UNPACKED_MOST", 1 << 20)
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for i in range(40):
+            head = tarfile.TarInfo(f"{CPU_DIR}/{i}")
+            holes = f"{archive.FILE_MOST - 1},1"
+            head.pax_headers = {
+                "GNU.sparse.size": str(archive.FILE_MOST),
+                "GNU.sparse.map": holes,
+            }
+            head.size = 1
+            tar.addfile(head, io.BytesIO(b"x"))
+    assert path.stat().st_size < 1 << 17
+    with pytest.raises(SyntaxFault, match="more than 1 MiB"):
+        archive.of_archive(path)
+
+
 @pytest.mark.parametrize("link", ["sys/devices/system/cpu/isolated", "sys/devices/system/cpu", ""])
 def test_links_of_a_directory_lead_nowhere_else(link: str, tmp_path: Path) -> None:
     """A file, a folder on the way, and the folder with everything in it."""

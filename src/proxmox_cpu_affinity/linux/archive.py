@@ -33,11 +33,15 @@ MEMBERS_MOST = 250_000  # 512 CPUs with all that sysfs has of each
 UNPACKED_MOST = 1 << 29  # bytes, all members: 8192 CPUs with some ten files of 4096 bytes each
 FILE_MOST = 1 << 16  # bytes: the longest list in sysfs, of every second CPU of 8192, has 24 KiB
 _AT_ONCE = 1 << 20  # tarfile reads long names in one piece, as long as a member says
+_SAID_MOST = 64  # things that a tar says of all members (pax, extended header g); git archive: one
 _PACKED = _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"  # how their files begin
 _CPUINFO_HEAD = 1 << 14  # holds the first processor's block
 _BESIDE = (cpuinfo.CPUINFO, HYPERVISOR, *KIND_FILES)
 _WANTED = (f"{CPU_DIR}/", f"{NODE_DIR}/")
-_DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
+_DAMAGED = (
+    *(tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError),
+    RecursionError,  # headers of headers of headers
+)
 HINT = "scripts/capture-host --help says how to capture one"
 
 
@@ -151,15 +155,24 @@ def _unpacked(packed: IO[bytes]) -> IO[bytes]:
 
 def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, str]]:
     """The regular files that tell of the CPUs, by their paths without what is before sys, proc."""
-    for number, member in enumerate(archive):
-        if number >= MEMBERS_MOST:
+    count = kept = 0
+    while (member := archive.next()) is not None:
+        # Each has what was said of it, and a copy of what is said of all. (Typeshed lacks this.)
+        archive.members.clear()  # type: ignore[attr-defined]
+        count += 1
+        if count > MEMBERS_MOST:
             raise _TooLargeError(f"it has more than {MEMBERS_MOST} members")
+        if len(archive.pax_headers) > _SAID_MOST:
+            raise _TooLargeError(f"it says more than {_SAID_MOST} things of every member")
         name = _inside(member.name)
-        if name is None or not member.isreg():
+        file = archive.extractfile(member) if name is not None and member.isreg() else None
+        if name is None or file is None:
             continue
-        file = archive.extractfile(member)
-        if file is not None:
-            yield name, _text(name, file)
+        text = _text(name, file)
+        kept += len(text)
+        if kept > UNPACKED_MOST:  # a file with holes is larger than what is packed of it
+            raise _TooLargeError(f"its files have more than {UNPACKED_MOST >> 20} MiB")
+        yield name, text
 
 
 def _inside(name: str) -> str | None:
