@@ -53,7 +53,10 @@ class Gate:
 class Connection(web.RequestHandler):
     """aiohttp's side of a connection, with bounds on what it waits for and keeps."""
 
-    __slots__ = ("_check", "_gate", "_let_in", "_refusal", "_seen", "_taken", "_unsent")
+    __slots__ = (
+        *("_answering", "_check", "_gate", "_let_in", "_refusal", "_seen", "_sent"),
+        *("_taken", "_unsent"),
+    )
 
     def __init__(self, server: web.Server, *, gate: Gate, refusal: Refusal, keep: float) -> None:
         # Bodies are JSON as it is: decompressing aiohttp would make megabytes of a small one.
@@ -69,7 +72,8 @@ class Connection(web.RequestHandler):
         self._refusal = refusal
         self._let_in = False
         self._check: asyncio.TimerHandle | None = None
-        self._seen = self._taken = self._unsent = 0
+        self._seen = self._sent = self._taken = self._unsent = 0
+        self._answering: web.BaseRequest | None = None  # at the last look
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -83,6 +87,7 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._check is not None:
             self._check.cancel()
+        self._answering = None
         if self._let_in:
             self._let_in = False
             self._gate.open -= 1
@@ -129,13 +134,17 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if transport is None:
             return
-        unsent = transport.get_write_buffer_size()
-        stuck = 0 < self._unsent <= unsent
-        idle = self._current_request is None and self._seen == self._request_count and not unsent
+        request, unsent = self._current_request, transport.get_write_buffer_size()
+        # What is written piece by piece is as much again at each look, however much was taken.
+        sent = 0 if request is None else request.writer.output_size - unsent
+        took = request is not None and request is self._answering and sent > self._sent
+        stuck = 0 < self._unsent <= unsent and not took
+        idle = request is None and self._seen == self._request_count and not unsent
         if stuck or idle:
             self._abort()
             return
         self._seen, self._unsent = self._request_count, unsent
+        self._answering, self._sent = request, sent
         self._check = asyncio.get_running_loop().call_later(PATIENCE, self._look)
 
     def _abort(self) -> None:
