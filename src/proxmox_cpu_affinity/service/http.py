@@ -74,7 +74,7 @@ class TooSlowError(AffinityError):
 
 def application(api: Api, access: Access) -> web.Application:
     """Routes for every endpoint; fails here, not at a request, where a handler is missing."""
-    handlers = api.handlers()
+    handlers, turn = api.handlers(), asyncio.Lock()
 
     @web.middleware
     async def guarded(request: web.Request, handler: _Next) -> web.StreamResponse:
@@ -103,7 +103,9 @@ def application(api: Api, access: Access) -> web.Application:
     for endpoint in wire.ENDPOINTS:
         path = endpoint.path.replace("{vmid}", "{vmid:[^/]+}")
         app.router.add_route(
-            endpoint.method, path, _route(endpoint, handlers[endpoint.name], access, api.timed)
+            endpoint.method,
+            path,
+            _route(endpoint, handlers[endpoint.name], access, api.timed, turn=turn),
         )
     # aiohttp 3.8 declares the list of these as one of decorators.
     app.on_response_prepare.append(_secured)  # type: ignore[arg-type]
@@ -131,7 +133,9 @@ def _answering(make: Callable[[T], web.Response], value: T) -> _Next:
     return answer
 
 
-def _route(endpoint: wire.Endpoint, handler: Handler, access: Access, timed: _Timed) -> _Next:
+def _route(
+    endpoint: wire.Endpoint, handler: Handler, access: Access, timed: _Timed, *, turn: asyncio.Lock
+) -> _Next:
     async def answer(request: web.Request) -> web.StreamResponse:
         transport = request.transport
         access.check_write(
@@ -147,7 +151,7 @@ def _route(endpoint: wire.Endpoint, handler: Handler, access: Access, timed: _Ti
         if isinstance(result, Stream):
             return await tell(request, result)
         if isinstance(result, Iterator):
-            return await _in_pieces(request, result)
+            return await in_pieces(request, result, turn)
         if endpoint.media == wire.PLAIN:
             return web.Response(text=str(result), headers={"Content-Type": _METRICS})
         if endpoint.media != "application/json":
@@ -172,15 +176,22 @@ async def _body(request: web.Request) -> Mapping[str, object]:
         raise TooSlowError("the body did not come in time") from None
 
 
-async def _in_pieces(request: web.Request, entries: Iterator[object]) -> web.StreamResponse:
-    """A list that is long on large hosts: hooks are answered between two entries."""
+async def in_pieces(
+    request: web.Request, entries: Iterator[object], turn: asyncio.Lock
+) -> web.StreamResponse:
+    """A list that is long on large hosts: hooks are answered between two entries, and however many
+    lists are asked for, only one `turn` at a time has an entry made."""
     answer = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
     await answer.prepare(request)
     before = "["
-    for entry in entries:
-        await answer.write(f"{before}{_text(jsonvalue.plain(entry))}".encode())
+    while True:
+        async with turn:
+            text = next((_text(jsonvalue.plain(entry)) for entry in entries), None)
+            await asyncio.sleep(0)
+        if text is None:
+            break
+        await answer.write(f"{before}{text}".encode())
         before = ","
-        await asyncio.sleep(0)
     await answer.write(b"]" if before == "," else b"[]")
     await answer.write_eof()
     return answer
