@@ -156,7 +156,7 @@ class Api:
 
     async def topology(self, call: Call) -> wire.TopologyView:
         del call
-        return views.topology(self._service.host.topology)
+        return await self._think(views.topology, self._service.host.topology)
 
     async def core_ranking(self, call: Call) -> Iterator[wire.Ranking]:
         del call
@@ -164,7 +164,8 @@ class Api:
 
     async def core_ranking_summary(self, call: Call) -> wire.RankingSummary:
         del call
-        return views.summary(self._service.host.topology, self._service.host.matrix)
+        host = self._service.host
+        return await self._think(views.summary, host.topology, host.matrix)
 
     async def core_vm_affinity(self, call: Call) -> dict[str, list[int]]:
         del call
