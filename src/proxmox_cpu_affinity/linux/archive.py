@@ -38,7 +38,10 @@ _CPUINFO_HEAD = 1 << 14  # holds the first processor's block
 _BESIDE = (cpuinfo.CPUINFO, HYPERVISOR, *KIND_FILES)
 _WANTED = (f"{CPU_DIR}/", f"{NODE_DIR}/")
 _DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
-HINT = "scripts/capture-host --help says how to capture one"
+HINT = (
+    f"the folders of {CPU_DIR} belong to it, from sys on; "
+    "scripts/capture-host --help says how to capture one"
+)
 
 
 def of_directory(folder: Path) -> dict[str, str]:
