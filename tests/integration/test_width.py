@@ -88,3 +88,19 @@ def test_a_dedicated_guest_that_does_not_fit_is_told_what_would(
         assert f"Threads of VM 101 (not placed: {refused}):" in capsys.readouterr().out
         assert main([*words, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)[0]["refused"] == refused
+
+
+@needs_two_cpus
+def test_a_refused_guest_that_stops_is_not_said_to_free_cpus_of_an_earlier_run(
+    sim_node: Node,
+) -> None:
+    with Running(sim_node, settings=TWO):
+        add_guest(sim_node, 100)
+        add_guest(sim_node, 101, cores=2)
+        sim_node.do("start", 101)
+        assert "are free again" in sim_node.do("stop", 101)
+        sim_node.do("set", 101, "--tags", "cpu-dedicated")
+        sim_node.do("start", 100)
+        assert "not placed: " in sim_node.do("start", 101)
+        assert "free again" not in sim_node.do("stop", 101)
+        assert "is free again" in sim_node.do("stop", 100)
