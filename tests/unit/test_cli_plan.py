@@ -285,6 +285,16 @@ def test_a_word_that_is_none_of_several_is_told_them_as_one_would_type_them(
     assert f"'xml' is not one of {known}." in said.err
 
 
+def test_reserved_nothing_leaves_rhv_the_first_cores_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`--reserved ''` was taken as if it had not been given."""
+    words = ["--host=generated:1x1x2x2", "--guest=100:4", "--format=rhv", "--reserved="]
+    said = run(capsys, tmp_path, *words)
+    assert (said.status, said.out) == (0, "# guest 100\n0#0,2_1#0,2_2#1,3_3#1,3\n")
+    assert "left to the host" not in said.err
+
+
 def test_a_guest_without_whole_cores_is_said_to_have_no_place(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

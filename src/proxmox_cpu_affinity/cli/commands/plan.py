@@ -127,7 +127,10 @@ def plan(
         where = with_latencies(where, latency)
     if reserved is not None:
         _check_reserved(rules.reserved, where.topology)
-    made = (planned_on_cores if chosen is Format.RHV else planned)(where, rules, wanted)
+    if chosen is Format.RHV:
+        made = planned_on_cores(where, rules, wanted, spare_first=reserved is None)
+    else:
+        made = planned(where, rules, wanted)
     _print(chosen, where.topology, made)
     placed = len(made.placements)
     return exit_status(good=placed, bad=len(wanted.requests) - placed)
