@@ -39,7 +39,7 @@ _BESIDE = (cpuinfo.CPUINFO, HYPERVISOR, *KIND_FILES)
 _WANTED = (f"{CPU_DIR}/", f"{NODE_DIR}/")
 _DAMAGED = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
 HINT = (
-    f"the folders of {CPU_DIR} belong to it, from sys on; "
+    "keep the folders' names, from sys/ down to cpu/ and node/; "
     "scripts/capture-host --help says how to capture one"
 )
 
