@@ -1,10 +1,12 @@
 """What a guest was given and why, said in the same words wherever it is asked; also after a
 restart, and what would fit where it does not."""
 
+import json
 import os
 
 import pytest
 
+from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.sim.node import Node
 from tests.integration.running import Running, add_guest, cpus_of
 
@@ -68,7 +70,9 @@ def test_a_restarted_service_still_knows_what_it_would_cost_elsewhere(sim_node: 
 
 
 @needs_two_cpus
-def test_a_dedicated_guest_that_does_not_fit_is_told_what_would(sim_node: Node) -> None:
+def test_a_dedicated_guest_that_does_not_fit_is_told_what_would(
+    sim_node: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Running(sim_node, settings=TWO) as service:
         add_guest(sim_node, 100)
         add_guest(sim_node, 101, cores=2, options={"tags": "cpu-dedicated"})
@@ -79,3 +83,24 @@ def test_a_dedicated_guest_that_does_not_fit_is_told_what_would(sim_node: Node) 
         assert "shared (see PCA_DEDICATED_FALLBACK)" in refused
         assert f"not placed: {refused}" in said
         service.says(refused)
+        words = ["--root", str(sim_node.root), "ps", "101", "-v"]
+        assert main(words) == 0
+        assert f"Threads of VM 101 (not placed: {refused}):" in capsys.readouterr().out
+        assert main([*words, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["refused"] == refused
+
+
+@needs_two_cpus
+def test_a_refused_guest_that_stops_is_not_said_to_free_cpus_of_an_earlier_run(
+    sim_node: Node,
+) -> None:
+    with Running(sim_node, settings=TWO):
+        add_guest(sim_node, 100)
+        add_guest(sim_node, 101, cores=2)
+        sim_node.do("start", 101)
+        assert "are free again" in sim_node.do("stop", 101)
+        sim_node.do("set", 101, "--tags", "cpu-dedicated")
+        sim_node.do("start", 100)
+        assert "not placed: " in sim_node.do("start", 101)
+        assert "free again" not in sim_node.do("stop", 101)
+        assert "is free again" in sim_node.do("stop", 100)

@@ -49,6 +49,20 @@ def test_a_directory_is_the_host(folder: str, tmp_path: Path) -> None:
     assert topology(archive.of_directory(tmp_path)) == HOST
 
 
+@pytest.mark.parametrize("cut", ["sys/devices/system/", "sys/devices/"])
+def test_a_copy_without_the_folders_above_is_refused_and_told_of_them(
+    cut: str, tmp_path: Path
+) -> None:
+    """As `cp -r /sys/devices/system/. DIR` makes it."""
+    for path, text in FILES.items():
+        copied = tmp_path / path.removeprefix(cut)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_text(text + "\n")
+    with pytest.raises(SyntaxFault, match="without sys/devices/system/cpu") as caught:
+        archive.of_directory(tmp_path)
+    assert "keep the folders' names, from sys/ down" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
 def test_links_are_not_followed(kind: bytes, tmp_path: Path) -> None:
     secret = tmp_path / "secret"

@@ -76,8 +76,8 @@ def test_more_guests_than_letters_go_round_the_letters() -> None:
     assert counted["A"] == counted["H"] == 2
     assert counted["I"] == counted["z"] == 1
     legend = " ".join(lines[lines.index("") :])
-    assert "A 100   B 101" in legend
-    assert "A 152   B 153" in legend
+    assert "A 100   A 152   B 101   B 153" in legend
+    assert "H 107   H 159   I 108   J 109" in legend
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4, 8])

@@ -260,11 +260,56 @@ def test_wrong_words_are_one_line_that_names_the_part_and_a_hint(
     assert rest == []
 
 
+@pytest.mark.parametrize(("guest", "hint"), [("100:5:2", "4 or 6 vCPUs"), ("100:4:5", "5 vCPUs")])
+def test_sockets_that_are_not_even_are_told_what_would_be_and_nothing_twice(
+    guest: str, hint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It was `it could have 5 or 5 vCPUs`."""
+    said = run(capsys, tmp_path, "--host", HOST, "--guest", guest)
+    assert f"Hint: it could have {hint}, or other sockets\n" in said.err
+
+
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [
+        ("--format", "'table', 'json', 'qm', 'libvirt', 'rhv'"),
+        ("--strategy", "'balanced', 'round-robin'"),
+    ],
+)
+def test_a_word_that_is_none_of_several_is_told_them_as_one_would_type_them(
+    option: str, known: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It was `<Format.TABLE: 'table'>, <Format.JSON: 'json'>` and so on."""
+    said = run(capsys, tmp_path, option, "xml")
+    assert said.status == 2
+    assert f"'xml' is not one of {known}." in said.err
+
+
+def test_reserved_nothing_leaves_rhv_the_first_cores_too(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`--reserved ''` was taken as if it had not been given."""
+    words = ["--host=generated:1x1x2x2", "--guest=100:4", "--format=rhv", "--reserved="]
+    said = run(capsys, tmp_path, *words)
+    assert (said.status, said.out) == (0, "# guest 100\n0#0,2_1#0,2_2#1,3_3#1,3\n")
+    assert "left to the host" not in said.err
+
+
+def test_a_guest_without_whole_cores_is_said_to_have_no_place(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["--host=generated:1x1x2x2", "--guest=100:4", "--format=rhv"]
+    said = run(capsys, tmp_path, *words)
+    assert (said.status, said.out) == (1, "")
+    assert "Warning: VM 100: not placed: 2 whole cores wanted, 1 left\n" in said.err
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [
         (b"", "the file is empty"),
         (b"{", "no host snapshot"),
+        (b"{}", "no host snapshot: it has no 'files'"),
         (b"[]", "no core ranking"),
         (b"<html/>", "no hwloc topology"),
         (b"1,2\n3,4,5\n", "row 2: 3 cells in 2 rows"),
@@ -428,7 +473,7 @@ def test_guests_of_this_node_are_asked_for_as_their_configurations_have_them(
     assert [line for line in rhv.out.splitlines() if line.startswith("#")] == [
         f"# guest {vmid}" for vmid in (100, 101, 102, 103)
     ]
-    assert "Warning: VM 104: left alone: " in rhv.err
+    assert "Warning: VM 104: not placed: left alone: " in rhv.err
 
 
 def parts(guest: Mapping[str, object]) -> list[object]:

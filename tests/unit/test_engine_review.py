@@ -17,7 +17,7 @@ from proxmox_cpu_affinity.latency.predict import predicted
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import UnplaceableError
 from proxmox_cpu_affinity.model.guest import GuestNode, Policy, Request
-from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.model.ids import Cpu, Vmid
 from proxmox_cpu_affinity.model.placement import Fallback, Placement, Strategy, Widen, Width
 from tests.unit.engine_hosts import holding, host_of, topology_of
 
@@ -287,6 +287,29 @@ def test_each_reason_has_its_words() -> None:
         "dedicated: CPUs 0-1 and their SMT siblings are its own"
     )
     assert words(replace(guest, pinned=True), "0-1") == ("pinned: each vCPU on its own of CPUs 0-1")
+
+
+@pytest.mark.parametrize(
+    ("cpus", "order", "pinned", "dedicated"),
+    [
+        ("2", (2,), "its vCPU on CPU 2", "CPU 2 and its SMT siblings are its own"),
+        ("2", (2, 2, 2), "all 3 vCPUs on CPU 2", "CPU 2 and its SMT siblings are its own"),
+        (
+            "0-1",
+            (0, 1, 0),
+            "each of 3 vCPUs on one of CPUs 0-1, several on the same",
+            "CPUs 0-1 and their SMT siblings are its own",
+        ),
+    ],
+)
+def test_a_pinned_guest_larger_than_its_set_is_not_said_to_have_a_cpu_for_each_vcpu(
+    cpus: str, order: tuple[int, ...], pinned: str, dedicated: str
+) -> None:
+    """`each vCPU on its own of CPUs 0-1` was said of four vCPUs on two CPUs."""
+    guest = replace(holding(100, cpus), order=tuple(map(Cpu, order)))
+    said = reporter("1x1x4x1", guest)
+    assert said.width(replace(guest, pinned=True)) == f"pinned: {pinned}"
+    assert said.width(replace(guest, exclusive=True)) == f"dedicated: {dedicated}"
 
 
 def test_who_waited_is_said_to_have() -> None:

@@ -30,7 +30,7 @@ def host_map(
     topology: Topology, held: Mapping[Vmid, CpuSet], usable: CpuSet, *, width: int
 ) -> list[str]:
     """The lines of the map and its legend; `width` in columns bounds a line where it can. There are
-    52 letters; of more guests some have the same."""
+    52 letters; of more guests some have the same, which stand together in the legend."""
     letters = {vmid: LETTERS[i % len(LETTERS)] for i, vmid in enumerate(held)}
     signs = _signs(topology, held, usable, letters)
     lines = level_lines(
@@ -38,7 +38,8 @@ def host_map(
     )
     used = set("".join(signs.values()))
     meanings = {FREE: "free", UNUSABLE: "not for guests", SHARED: "several guests"}
-    words = [f"{letter} {vmid}" for vmid, letter in letters.items()]
+    together = sorted(letters.items(), key=lambda one: LETTERS.index(one[1]))
+    words = [f"{letter} {vmid}" for vmid, letter in together]
     words += [f"{sign} {meaning}" for sign, meaning in meanings.items() if sign in used]
     return [*lines, "", *legend(words, width)]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from proxmox_cpu_affinity.cli.wanted import Wanted
 from proxmox_cpu_affinity.formats import wire
+from proxmox_cpu_affinity.model.cpuset import EMPTY
 from proxmox_cpu_affinity.model.guest import Request
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.model.placement import Placement, Strategy, Width
@@ -85,13 +86,16 @@ def planned(host: "Described", rules: "Rules", wanted: Wanted) -> Made:
     )
 
 
-def planned_on_cores(host: "Described", rules: "Rules", wanted: Wanted) -> Made:
+def planned_on_cores(
+    host: "Described", rules: "Rules", wanted: Wanted, *, spare_first: bool = True
+) -> Made:
     """The same on whole cores. Where the rules reserve nothing, each node's first core is left to
-    the host."""
+    the host; without `spare_first` nothing is."""
     from proxmox_cpu_affinity.engine.facts import compile_host
     from proxmox_cpu_affinity.engine.whole_cores import first_cores, plan_on_cores
 
-    reserved = rules.reserved or first_cores(host.topology)
+    first = first_cores(host.topology) if spare_first else EMPTY
+    reserved = rules.reserved or first
     rules = replace(rules, reserved=reserved, strategy=Strategy.BALANCED)
     compiled = compile_host(host.topology, host.matrix, rules, host.allowed)
     made = plan_on_cores(compiled, wanted.requests)

@@ -71,7 +71,8 @@ def _guest(text: str) -> Request:
         named = ["", *named]
     sockets = _count(text, named[0] or "1", "sockets", wire.SOCKETS_MOST) if named else 1
     if vcpus % sockets:
-        even = f"{vcpus // sockets * sockets or sockets} or {(vcpus // sockets + 1) * sockets}"
+        below = vcpus - vcpus % sockets
+        even = f"{below} or {below + sockets}" if below else f"{sockets}"
         raise _wrong(
             text,
             f"{vcpus} vCPUs are not even in {sockets} sockets",

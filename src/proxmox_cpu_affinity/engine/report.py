@@ -64,9 +64,10 @@ class Reporter:
     def width(self, placement: Placement) -> str:
         """`host committed 180 %: floats in L3 0, CPUs 0-15`: what its threads may use, and why."""
         if placement.exclusive:
-            return f"dedicated: {named(placement.home)} and their SMT siblings are its own"
+            whose = "its" if len(placement.home) == 1 else "their"
+            return f"dedicated: {named(placement.home)} and {whose} SMT siblings are its own"
         if placement.pinned:
-            return f"pinned: each vCPU on its own of {named(placement.home)}"
+            return _pinned(placement)
         around = self._around(placement)
         if not around:
             return f"{self._because_exact(placement)}: exact, {named(placement.applied)}"
@@ -112,6 +113,15 @@ class Reporter:
 
     def _groups(self, cpus: CpuSet) -> str:
         return _some("L3", "L3", self.host.topology.cache_groups_of(cpus))
+
+
+def _pinned(placement: Placement) -> str:
+    home, vcpus = placement.home, len(placement.order)
+    if len(home) == 1:
+        return f"pinned: {'its vCPU' if vcpus == 1 else f'all {vcpus} vCPUs'} on {named(home)}"
+    if vcpus > len(home):
+        return f"pinned: each of {vcpus} vCPUs on one of {named(home)}, several on the same"
+    return f"pinned: each vCPU on its own of {named(home)}"
 
 
 def _some(one: str, several: str, numbers: tuple[int, ...]) -> str:

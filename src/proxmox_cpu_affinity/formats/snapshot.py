@@ -98,6 +98,8 @@ def _folded(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 def _snapshot(whole: object) -> Snapshot:
     if not isinstance(whole, dict):
         raise SyntaxFault("a host snapshot is a JSON object")
+    for key in sorted({"origin", "what", "files"} - whole.keys()):
+        raise SyntaxFault(f"no host snapshot: it has no {key!r}")
     for key in whole.keys() - {"origin", "what", "files", "latency_ns", "notes"}:
         raise SyntaxFault(f"a host snapshot has no key {key!r}")
     latency = whole.get("latency_ns")

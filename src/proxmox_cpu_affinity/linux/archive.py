@@ -42,7 +42,10 @@ _DAMAGED = (
     *(tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError),
     RecursionError,  # headers of headers of headers
 )
-HINT = "scripts/capture-host --help says how to capture one"
+HINT = (
+    "keep the folders' names, from sys/ down to cpu/ and node/; "
+    "scripts/capture-host --help says how to capture one"
+)
 
 
 def of_directory(folder: Path) -> dict[str, str]:

@@ -260,7 +260,10 @@ class Api:
         return wire.HookAnswer(call.vmid, "")
 
     async def post_stop(self, call: Call) -> wire.HookAnswer:
+        had_none = call.vmid in self._service.state.refused
         await self._hook(call, Phase.POST_STOP)
+        if had_none:  # its last place is of an earlier run
+            return wire.HookAnswer(call.vmid, "")
         return views.hook_stopped(self._service.state, call.vmid)
 
     async def _hook(self, call: Call, phase: Phase) -> None:

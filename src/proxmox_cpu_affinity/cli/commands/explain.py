@@ -38,7 +38,7 @@ def explain(session: Session, /, *, vmid: Vmid, as_json: bool, socket: Path | No
     ui.pairs(found.words)
     if found.decision is not None and found.decision.candidates:
         when = ", priced now" if found.decision.recomputed else ""
-        ui.heading(f"Candidates, cheapest first{when}:")
+        ui.heading(f"Candidates, cheapest first{when} (shares of one vCPU's time):")
         ui.table(COLUMNS, [_row(found.decision, c) for c in found.decision.candidates])
 
 

@@ -70,12 +70,16 @@ class Format(StrEnum):
     help="A guest to place, may be repeated; several sockets lie on a host node each; tags like"
     " cpu-pinned. Default: the guests of this node.",
 )
-@click.option("--strategy", type=click.Choice(list(Strategy)), help="Default: as configured.")
+@click.option(
+    "--strategy",
+    type=click.Choice([rule.value for rule in Strategy]),
+    help="Default: as configured.",
+)
 @click.option("--reserved", metavar="LIST", help="CPUs for the host, like 0-1,8.")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(list(Format)),
+    type=click.Choice([form.value for form in Format]),
     help="qm set lines, libvirt's cputune and numatune, or rhv-pinning-calculator's strings (whole"
     " cores; without --reserved the first core of each node is left to the host).",
 )
@@ -123,7 +127,10 @@ def plan(
         where = with_latencies(where, latency)
     if reserved is not None:
         _check_reserved(rules.reserved, where.topology)
-    made = (planned_on_cores if chosen is Format.RHV else planned)(where, rules, wanted)
+    if chosen is Format.RHV:
+        made = planned_on_cores(where, rules, wanted, spare_first=reserved is None)
+    else:
+        made = planned(where, rules, wanted)
     _print(chosen, where.topology, made)
     placed = len(made.placements)
     return exit_status(good=placed, bad=len(wanted.requests) - placed)
@@ -211,7 +218,7 @@ def _remarks(form: Format, topology: Topology, made: Made) -> None:
     for row in answer.guests:
         placement = made.placements.get(Vmid(row.vmid))
         if placement is None:
-            ui.warn(f"VM {row.vmid}: {row.reason}")
+            ui.warn(f"VM {row.vmid}: not placed: {row.reason}")
         elif form is Format.QM and (placement.pinned or placement.part_of):
             ui.warn(
                 f"VM {row.vmid}: affinity is one set for all its threads, not one for each vCPU"

@@ -37,6 +37,7 @@ class Guest:
     held_since: str = ""  # this and these as the service says it; empty where it does not answer
     width: str = ""
     width_why: str = ""
+    refused: str = ""
 
 
 @click.command(cls=Command, needs_pve=True, examples=("ps", "ps 100 -v", "ps --json -v"))
@@ -116,7 +117,8 @@ def _with(guest: Guest, known: wire.GuestView | None) -> Guest:
     if known is None:
         return guest
     width, why = known.width, known.width_why
-    return replace(guest, held_since=known.held_since, width=width, width_why=why)
+    held, refused = known.held_since, known.refused
+    return replace(guest, held_since=held, width=width, width_why=why, refused=refused)
 
 
 def _children(tree: Tree, pid: Pid) -> tuple[Thread, ...]:
@@ -149,7 +151,8 @@ def as_document(guest: Guest, manage: Manage | None, *, verbose: bool) -> dict[s
     fields["managed_by"], fields["reason_code"] = managed(config, manage)
     fields["held_since"] = guest.held_since
     fields["width"], fields["width_why"] = guest.width, guest.width_why
-    may_lack = {"pid", "affinity", "error", "held_since", "width", "width_why"}
+    fields["refused"] = guest.refused
+    may_lack = {"pid", "affinity", "error", "held_since", "width", "width_why", "refused"}
     return {name: value for name, value in fields.items() if value or name not in may_lack}
 
 
@@ -188,7 +191,8 @@ def _show_threads(guests: list[Guest]) -> None:
         if guest.threads:
             since = HELD_SINCE.get(guest.held_since)
             held = f", on its CPUs {since}" if since else ""
-            why = f" ({guest.width_why})" if guest.width_why else ""
+            words = f"not placed: {guest.refused}" if guest.refused else guest.width_why
+            why = f" ({words})" if words else ""
             ui.heading(f"Threads of VM {guest.config.vmid}{held}{why}:")
             ui.table(("TID", "CPU", "Affinity", "Name"), map(_thread_row, guest.threads))
         if guest.children:
