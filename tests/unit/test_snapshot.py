@@ -71,7 +71,8 @@ def bad(**changes: object) -> str:
     [
         ("", "no host snapshot"),
         ("[]", "is a JSON object"),
-        ("{}", "origin"),
+        ("{}", "it has no 'files'"),
+        (bad(origin=None), "origin"),
         ("[" * 100_000, "nested too deeply"),
         (bad(origin=1), "origin"),
         (bad(what=None), "what"),
