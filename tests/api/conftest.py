@@ -4,22 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxmox_cpu_affinity.sim import hookscript
 from proxmox_cpu_affinity.sim.node import Node
 from proxmox_cpu_affinity.sim.settings import GuestKind
-from tests.integration.conftest import make_node
-from tests.integration.running import Running, add_guest, masks
+from tests.integration.conftest import make_node, with_a_guest
+from tests.integration.running import Running, masks
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Running]:
-    for node in make_node(GuestKind.STANDIN):
-        hookscript.install(node)
-        with Running(node) as running:
-            add_guest(node, 100)
-            node.do("start", 100)
-            running.says("latency measured")
-            yield running
+    yield from with_a_guest()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from proxmox_cpu_affinity.sim import layout, node, processes
 from proxmox_cpu_affinity.sim.node import Node
 from proxmox_cpu_affinity.sim.settings import GuestKind, PostStop
+from tests.integration.running import Running, add_guest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,6 +42,16 @@ def make_node(kind: GuestKind, *, peers: tuple[str, ...] = ()) -> Iterator[Node]
             yield made
         finally:
             made.destroy()
+
+
+def with_a_guest() -> Iterator[Running]:
+    """A service on a node of its own, where guest 100 runs."""
+    for made in make_node(GuestKind.STANDIN):
+        with Running(made) as running:
+            add_guest(made, 100)
+            made.do("start", 100)
+            running.says("latency measured")  # else a guest's score may change meanwhile
+            yield running
 
 
 @pytest.fixture

@@ -11,22 +11,14 @@ from collections.abc import Iterator
 import pytest
 
 from proxmox_cpu_affinity.formats.wire import PLAN_MOST
-from proxmox_cpu_affinity.sim import hookscript
-from proxmox_cpu_affinity.sim.settings import GuestKind
-from tests.integration.conftest import make_node
-from tests.integration.running import PATIENCE, Running, add_guest, masks
+from tests.integration.conftest import with_a_guest
+from tests.integration.running import PATIENCE, Running, masks
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Running]:
     """One on whose node guest 100 runs."""
-    for node in make_node(GuestKind.STANDIN):
-        hookscript.install(node)
-        with Running(node) as running:
-            add_guest(node, 100)
-            node.do("start", 100)
-            running.says("latency measured")  # else a guest's score may change meanwhile
-            yield running
+    yield from with_a_guest()
 
 
 @pytest.fixture(autouse=True)
