@@ -56,6 +56,7 @@ WITHOUT_PATH = SOCKETS.keys() | PROCESSES.keys()
 # Where it makes a difference that whoever did this is gone: something is other than before.
 CHANGING = WRITING.keys() | {"bind", "connect", "sendto", "sched_setaffinity"}
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
+_NEVER_RETURNED = re.compile(r"^\d+ .*\) += \?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -119,9 +120,10 @@ class Tracer:
         )
 
     def struck(self) -> bool:
-        """Whether the fault came."""
+        """Whether the fault came: who is killed at a call never sees its result. That somebody was
+        killed is not enough, for the service kills its measuring program."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "(INJECTED)" in text or "killed by SIGKILL" in text
+        return "(INJECTED)" in text or _NEVER_RETURNED.search(text) is not None
 
     def _calls(self) -> Iterator[tuple[str, str, str]]:
         """Thread, call and path below the root; empty for calls that have none."""

@@ -13,8 +13,8 @@ from tests.faults.steps import drawn
 WRITES = "import os, sys\nos.mkdir(sys.argv[1] + '/one')\nos.mkdir(sys.argv[1] + '/two')\n"
 
 
-def run(before: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    words = [*before, sys.executable, "-I", "-S", "-c", WRITES, str(folder)]
+def run(before: list[str], folder: Path, text: str = WRITES) -> subprocess.CompletedProcess[str]:
+    words = [*before, sys.executable, "-I", "-S", "-c", text, str(folder)]
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
@@ -45,6 +45,15 @@ def test_fault_comes_at_its_step(tracer: Tracer, what: str, says: str) -> None:
 def test_fault_at_a_step_that_never_comes_has_not_struck(tracer: Tracer) -> None:
     assert tracer.root is not None
     assert run(tracer.spoiling(Fault(Step("mkdir", "two", 2), KILL)), tracer.root).returncode == 0
+    assert not tracer.struck()
+
+
+def test_a_process_that_somebody_else_killed_was_not_struck(tracer: Tracer) -> None:
+    assert tracer.root is not None
+    child = "import subprocess as s\np = s.Popen(['sleep', '99'])\np.kill()\np.wait()\n"
+    words = tracer.spoiling(Fault(Step("mkdir", "two", 2), KILL))
+    assert run(words, tracer.root, child + WRITES).returncode == 0
+    assert "killed by SIGKILL" in tracer.log.read_text()
     assert not tracer.struck()
 
 
