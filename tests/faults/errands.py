@@ -19,7 +19,7 @@ from proxmox_cpu_affinity.linux.dropins import FOLDER
 from proxmox_cpu_affinity.model.guest import HOOK_FILE
 from tests.faults.observed import masks
 from tests.faults.playground import TREE, Playground, Tormented, asked, within
-from tests.faults.promises import ALL, HELD_AT_MOST, Known, begins, never, settled
+from tests.faults.promises import ALL, Known, begins, never, settled, too_long
 from tests.faults.stepping import MEMORY, PROCESSES, READING, SOCKETS, WRITING, Tracer
 from tests.integration.running import PATIENCE
 
@@ -178,12 +178,12 @@ class Hook(Errand):
             check=False,
             timeout=3 * PATIENCE,
         )
-        slow = time.monotonic() - began
+        took = time.monotonic() - began
         wrong = []
         if done.returncode or done.stderr or len(done.stdout.splitlines()) > 1:
             wrong.append(f"the hook: {done}")
-        if slow > HELD_AT_MOST and slow > HELD_AT_MOST + 3 * self.ground.unhindered():
-            wrong.append(f"the hook took {slow:.2f} s")
+        if too_long(self.ground, took):
+            wrong.append(f"the hook took {took:.2f} s")
         if not self.service.alive:
             wrong.append(f"the service ended with {self.service.process.returncode}")
         return wrong

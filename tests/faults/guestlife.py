@@ -140,9 +140,8 @@ class Guestlife(Player):
                     self.known.released[vmid] = pid
 
     def _sound(self, answer: Answer | None) -> None:
-        status = getattr(answer, "status", 0)
-        if status >= 500 and status != 503:
-            self.wrong.append(f"the service answered {status}: {getattr(answer, 'body', b'')!r}")
+        if answer is not None and answer.status >= 500 and answer.status != 503:
+            self.wrong.append(f"the service answered {answer.status}: {answer.body!r}")
 
     def unreadable(self, vmid: int, which: int) -> None:
         """Its file is a folder for a while."""

@@ -56,10 +56,9 @@ exit $status
 class Tormented(Running):
     """The service with its waits shortened, on a disk or with a clock that may be wrong."""
 
-    clock: Path | None = None
-
-    def __init__(self, node: Node, *, begun: bool) -> None:
+    def __init__(self, node: Node, *, clock: Path | None, begun: bool) -> None:
         self.node = node
+        self.clock = clock
         self.flags = ()
         self.output = node.path("/var/log/service.out")
         self._begun = False
@@ -68,7 +67,7 @@ class Tormented(Running):
 
     def start(self) -> None:
         self._begun = True
-        environment = {**os.environ, "PYTHONPATH": str(TREE)}
+        environment = dict(os.environ)
         if self.clock is not None and FAKETIME:
             environment |= {
                 "LD_PRELOAD": str(FAKETIME[0]),
@@ -157,9 +156,8 @@ class Playground:
             self.file(vmid).write_text(_config(vmid))
         file = self.node.path("/tmp/clock")
         file.write_text("+0")
-        Tormented.clock = file if clock else None
         self.node.path("/etc/default/proxmox-cpu-affinity").write_text(SETTINGS)
-        return Tormented(self.node, begun=begun)
+        return Tormented(self.node, clock=file if clock else None, begun=begun)
 
     def quiet(self) -> None:
         """No guest runs and nobody does anything about one any more."""

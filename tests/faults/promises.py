@@ -95,8 +95,13 @@ def _hooks(ground: Playground) -> Iterator[str]:
         took = float(ended) - float(began)
         if status != "0":
             yield f"the hook failed with {status}: {vmid} {phase}"
-        if took > HELD_AT_MOST and took > HELD_AT_MOST + 3 * ground.unhindered():
+        if too_long(ground, took):
             yield f"the hook took {took:.2f} s: {vmid} {phase}"
+
+
+def too_long(ground: Playground, took: float) -> bool:
+    """Whether a hook held a start, and not a busy machine both."""
+    return took > HELD_AT_MOST and took > HELD_AT_MOST + 3 * ground.unhindered()
 
 
 # -- when all is quiet -----------------------------------------------------------------------------
@@ -187,6 +192,4 @@ def _strange(pid: int, born: frozenset[int]) -> dict[int, frozenset[int]]:
 
 
 def _cpus(text: object) -> frozenset[int]:
-    from tests.integration.running import cpus_of
-
     return frozenset(cpus_of(str(text))) if text else frozenset()

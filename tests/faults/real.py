@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.faults.history import REAL, History, Kind, history, shrunk
-from tests.faults.playground import CPUS, TREE, Playground, Tormented, playground
+from tests.faults.playground import CPUS, TREE, Playground, playground
 from tests.faults.promises import meddled
 from tests.faults.servicelife import Servicelife
 from tests.integration.running import PATIENCE
@@ -80,8 +80,8 @@ class Whole(Servicelife):
         self.unmounted = False
 
     def clock(self, _: int, which: int) -> None:
-        if Tormented.clock is not None:
-            Tormented.clock.write_text(JUMPS[which % len(JUMPS)])
+        if self.service.clock is not None:
+            self.service.clock.write_text(JUMPS[which % len(JUMPS)])
 
     def power(self, _: int, __: int) -> None:
         """The node is switched off and on; nothing of it runs between."""

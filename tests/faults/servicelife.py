@@ -5,7 +5,7 @@ import signal
 from tests.faults.guestlife import Guestlife
 from tests.faults.history import VMIDS
 from tests.faults.observed import masks
-from tests.faults.playground import CPUS
+from tests.faults.playground import CPUS, within
 from tests.faults.promises import ALL
 from tests.integration.running import PATIENCE
 
@@ -98,6 +98,8 @@ class Servicelife(Guestlife):
         if not self.service.alive:
             return
         other = self.service.spawn()
-        status = other.wait(3 * PATIENCE)
-        if status == 0 or not self.service.alive:
+        ended = within(3 * PATIENCE, lambda: other.poll() is not None)
+        other.kill()
+        status = other.wait()
+        if not ended or status == 0 or not self.service.alive:
             self.wrong.append(f"a second service ended with {status}")

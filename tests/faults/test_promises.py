@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.faults import promises
 from tests.faults.history import Happening, Kind
-from tests.faults.playground import CPUS, Playground, Tormented, playground
+from tests.faults.playground import CPUS, Playground, Tormented, playground, rows
 from tests.faults.promises import ALL, Known, begins, never, settled
 from tests.faults.real import wrong_in
 
-HOOKED, UNMANAGED = 100, 103
+HOOKED, STOPPED, UNMANAGED = 100, 101, 103
 few = pytest.mark.skipif(len(CPUS) < 2, reason="with one CPU nobody can be elsewhere")
 
 
@@ -102,6 +103,54 @@ def test_hook_that_fails_or_is_slow_is_found(ground: Playground, service: Tormen
     found = list(never(ground, service, known))
     assert any("took 690.00 s" in one for one in found)
     assert any("failed with 1" in one for one in found)
+
+
+SAID = (
+    (HOOKED, {"outcome": "part"}, "and is not held"),
+    (HOOKED, {"pid": 1}, "and is not held"),
+    (HOOKED, {"applied": ""}, "guest 100 is recorded on []"),
+    (HOOKED, {"applied": ""}, f"guest {HOOKED}: on disk"),
+    (HOOKED, {"reason_code": "released"}, "let go by hand: False, said to be: True"),
+    (STOPPED, {"cpus": [0]}, "does not run, and there is of it {'cpus': [0]}"),
+    (UNMANAGED, {"outcome": "full"}, "103 is not ours, and there is of it"),
+    (UNMANAGED, {"outcome": "full"}, "103 is held and not recorded"),
+)
+
+
+def test_what_is_said_and_is_not_so_is_found(
+    ground: Playground, service: Tormented, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Known()
+    for vmid in (HOOKED, UNMANAGED):
+        started(ground, known, vmid)
+    quiet(ground, service, known)
+    true = rows(service)
+    for vmid, other, words in SAID:
+        said = {**true, vmid: {**true[vmid], **other}}
+        monkeypatch.setattr(promises, "rows", lambda _, said=said: said)
+        found = settled(ground, service, known)
+        assert any(words in one for one in found), (words, found)
+
+
+@few
+def test_guest_that_is_not_ours_and_is_held_is_found(
+    ground: Playground, service: Tormented
+) -> None:
+    known = Known()
+    pid = started(ground, known, UNMANAGED)
+    quiet(ground, service, known)
+    os.sched_setaffinity(pid, {CPUS[0]})
+    assert any("103 is not ours, and held" in one for one in settled(ground, service, known))
+
+
+def test_service_that_ended_or_met_with_what_it_did_not_foresee_is_found(
+    ground: Playground, service: Tormented
+) -> None:
+    assert not list(never(ground, service, Known()))
+    service.output.write_text("Traceback (most recent call last):")
+    assert any("did not foresee" in one for one in never(ground, service, Known()))
+    service.kill()
+    assert settled(ground, service, Known()) == ["the service ended with -9"]
 
 
 def test_history_with_faults_goes_well(ground: Playground) -> None:
