@@ -5,6 +5,7 @@ import signal
 import subprocess
 from contextlib import suppress
 
+from tests.faults.history import HOOKS, TAGS
 from tests.faults.player import Player
 from tests.faults.playground import CPUS, PEER, asked, rows, within
 from tests.faults.promises import keys_of
@@ -20,8 +21,6 @@ EDITS = (
     ("--delete", "hookscript"),
     ("--name", "renamed"),
 )
-TAGS = ("cpu-affinity-off", "cpu-affinity", "none", "cpu-affinity;cpu-dedicated", "cpu-pinned")
-HOOKS = ("pre-start", "post-start", "pre-stop", "post-stop")
 
 
 class Guestlife(Player):

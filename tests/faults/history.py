@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 VMIDS = range(100, 105)
+TAGS = ("cpu-affinity-off", "cpu-affinity", "none", "cpu-affinity;cpu-dedicated", "cpu-pinned")
+HOOKS = ("pre-start", "post-start", "pre-stop", "post-stop")
 
 
 class Kind(StrEnum):
@@ -81,7 +83,6 @@ _MEMORY_ALONE = (
 )
 IN_MEMORY = tuple(kind for kind in Kind if kind not in _REAL_ALONE)
 REAL = tuple(kind for kind in Kind if kind not in _MEMORY_ALONE)
-
 
 # Guests live more than they are edited, and faults come between, not instead.
 WEIGHTS = {Kind.START: 8, Kind.STOP: 5, Kind.SCAN: 6, Kind.CRASH: 2, Kind.TAG: 2, Kind.EDIT: 2}

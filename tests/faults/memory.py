@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.reconcile.actions import Action, Save
-from tests.faults.history import Happening, History, Kind
+from tests.faults.history import HOOKS, TAGS, Happening, History, Kind
 from tests.scenarios.invariants import check_drop_ins, check_node, check_step, plain, unanswered
 from tests.scenarios.scenario import Scenario
 from tests.scenarios.story import Story
@@ -26,7 +26,6 @@ GUESTS = {
     Vmid(104): ("cores: 16", "tags: cpu-affinity;cpu-pinned"),
 }
 EDITS = ("affinity: 0-1", "template: 1", "template: 0", "cores: 2", "cores: 5", "hotplug: cpu")
-TAGS = ("cpu-affinity-off", "cpu-affinity", "none", "cpu-affinity;cpu-dedicated", "cpu-pinned")
 SERVICE = (
     "MANAGE hook",
     "MANAGE tag",
@@ -42,7 +41,6 @@ SERVICE = (
     "REBALANCE on",
     "DEDICATED_FALLBACK shared",
 )
-HOOKS = ("pre-start", "post-start", "pre-stop", "post-stop")
 
 
 class Faulty(Story):

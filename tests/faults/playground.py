@@ -176,14 +176,16 @@ class Playground:
         return str(self.node.root) in argv and "qmeventd" not in argv
 
     def close(self) -> None:
-        self.quiet()
-        for process in self.bystanders:
-            process.kill()
-            process.wait()
-        self.node.close()
-        if self.own_mounts:
-            apart.unmount(self.lib)
-        self.node.destroy()
+        try:
+            self.quiet()
+        finally:  # nobody is left behind, however long the others take
+            for process in self.bystanders:
+                process.kill()
+                process.wait()
+            self.node.close()
+            if self.own_mounts:
+                apart.unmount(self.lib)
+            self.node.destroy()
 
     # -- files -------------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.faults.history import REAL, History, Kind, history, shrunk
+from tests.faults.observed import HOOK
 from tests.faults.playground import CPUS, TREE, Playground, playground
-from tests.faults.promises import meddled
+from tests.faults.promises import keys_of, meddled
 from tests.faults.servicelife import Servicelife
 from tests.integration.running import PATIENCE
 
@@ -99,11 +100,13 @@ class Whole(Servicelife):
             return
         self.join()
         before = self.ground.file(vmid).read_bytes()
+        hooked = HOOK in keys_of(self.ground, vmid).get("hookscript", "")
         hangs = which % 2 == 0
         text = "exec sleep 600" if hangs else "echo 'cluster not ready - no quorum?' >&2; exit 255"
         with self.ground.other_qm(text):
             status = _enabling(self.node.root, vmid, broken_off=hangs)
-        if before != self.ground.file(vmid).read_bytes() or status is None:
+        same = before == self.ground.file(vmid).read_bytes()
+        if not same or status is None or (status == 0 and not hooked):
             self.wrong.append(f"hookscript enable {vmid} with a bad qm: {status}")
 
 

@@ -100,6 +100,8 @@ def step_by_step(seed: int, count: int, *, only: str = "") -> Figures:
         return Figures("no faults at system calls", 0, 1)
     began = time.monotonic()
     outcome = steps.campaign(count, seed, only=only)
+    if not outcome.runs:
+        return Figures(f"no fault at a system call is named {only!r}", 0, 1)
     for wrong in outcome.wrong:
         print(f"{wrong}\n  again: --fault '{wrong.errand}: {wrong.fault}'")
     minutes = (time.monotonic() - began) / 60

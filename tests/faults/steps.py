@@ -1,11 +1,14 @@
 """One fault at each step of what the service, the hook and the command line do, by strace.
 
 A part of the faults is drawn from a seed, in equal parts of each errand as far as it has so many;
-`--steps -1` takes all. One that goes wrong is named; `--fault WORDS` plays those that are named so.
+`--steps -1` takes all. One that goes wrong is named; `--fault WORDS` plays those that are named so,
+and a whole name that one alone, also where it is not among those found this time: which thread
+makes which call is another each time.
 """
 
 import os
 import random
+import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -13,8 +16,9 @@ from dataclasses import dataclass
 
 from tests.faults.errands import ERRANDS, Errand, TooSlowError
 from tests.faults.playground import playground
-from tests.faults.stepping import Fault, faults_of
+from tests.faults.stepping import Fault, Step, faults_of
 
+_NAME = re.compile(r"(.+): (\w+) at (\w+) (\S+) #(\d+)")
 TRIES = 3  # of an errand for which the machine is too slow
 
 
@@ -99,20 +103,36 @@ def _found(errand: Errand, fault: Fault) -> list[str]:
         return [f"{type(error).__name__}: {error}"]
 
 
+def named(text: str) -> list[list[Fault]]:
+    """The fault of a whole name, beside its errand; nothing where it is only a part of one."""
+    whole = _NAME.fullmatch(text)
+    if whole is None:
+        return []
+    errand, what, call, path, time = whole.groups()
+    fault = Fault(Step(call, "" if path == "-" else path, int(time)), what)
+    return [[fault] if kind.name == errand else [] for kind in ERRANDS]
+
+
+def _all_named(pool: ProcessPoolExecutor, words: str) -> list[list[Fault]]:
+    """All faults of each errand whose names have these words."""
+    return [
+        [fault for fault in faults if words in f"{kind.name}: {fault}"]
+        for kind, faults in zip(ERRANDS, pool.map(all_faults, ERRANDS), strict=True)
+    ]
+
+
 def campaign(most: int, seed: int, *, only: str = "") -> Outcome:
     """Play the faults of all errands, or so many of them, whose names have these words; each part
     in a process of its own."""
+    processes = os.cpu_count() or 1
     with ProcessPoolExecutor() as pool:
-        found = [
-            [fault for fault in faults if only in f"{kind.name}: {fault}"]
-            for kind, faults in zip(ERRANDS, pool.map(all_faults, ERRANDS), strict=True)
-        ]
+        found = named(only) or _all_named(pool, only)
         jobs = [
-            (kind, part[at :: os.cpu_count() or 1])
+            (kind, part[at::processes])
             for kind, part in zip(ERRANDS, drawn(found, most, seed), strict=True)
-            for at in range(os.cpu_count() or 1)
+            for at in range(min(processes, len(part)))
         ]
-        outcomes = list(pool.map(played, *zip(*jobs, strict=True)))
+        outcomes = [one.result() for one in [pool.submit(played, *job) for job in jobs]]
     return Outcome(
         sum(one.runs for one in outcomes),
         sum(one.struck for one in outcomes),

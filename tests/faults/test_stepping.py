@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.run import main
 from tests.faults.stepping import KILL, WRITING, Fault, Step, Tracer, faults_of
-from tests.faults.steps import drawn
+from tests.faults.steps import drawn, named
 
 WRITES = "import os, sys\nos.mkdir(sys.argv[1] + '/one')\nos.mkdir(sys.argv[1] + '/two')\n"
 
@@ -62,6 +63,19 @@ def test_each_step_fails_and_what_changes_something_is_killed_too() -> None:
     faults = list(faults_of(steps))
     assert [fault.step for fault in faults if fault.what != KILL] == steps
     assert [fault.step for fault in faults if fault.what == KILL] == steps[1:]
+
+
+def test_whole_name_is_played_whether_it_was_found_this_time_or_not() -> None:
+    fault = Fault(Step("write", "var/lib/state.json.new", 99), KILL)
+    assert named(f"service: {fault}") == [[fault], [], [], []]
+    socket = Fault(Step("sendto", "", 1), "EPIPE")
+    assert named(f"hookscript install: {socket}") == [[], [], [socket], []]
+    assert named("service: KILL at write") == []
+
+
+def test_fault_that_nobody_has_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--fault", "hookscript enable: KILL at write - #1"]) == 1
+    assert capsys.readouterr().out.startswith("no fault at a system call is named 'hookscript e")
 
 
 def test_who_has_few_faults_leaves_the_rest_to_the_others() -> None:
