@@ -99,14 +99,16 @@ def step_by_step(seed: int, count: int, *, only: str = "") -> Figures:
         print("strace is missing: apt install strace", file=sys.stderr)
         return Figures("no faults at system calls", 0, 1)
     began = time.monotonic()
-    outcome = steps.campaign(count, seed, only=only)
-    if not outcome.runs:
+    runs = struck = failed = 0
+    for part in steps.campaign(count, seed, only=only):
+        for wrong in part.wrong:
+            print(f"{wrong}\n  again: --fault '{wrong.errand}: {wrong.fault}'", flush=True)
+        runs, struck, failed = runs + part.runs, struck + part.struck, failed + len(part.wrong)
+    if not runs:
         return Figures(f"no fault at a system call is named {only!r}", 0, 1)
-    for wrong in outcome.wrong:
-        print(f"{wrong}\n  again: --fault '{wrong.errand}: {wrong.fault}'")
     minutes = (time.monotonic() - began) / 60
-    name = f"{outcome.runs} runs with {outcome.struck} faults at system calls, {minutes:.1f} min"
-    return Figures(name, outcome.runs - len(outcome.wrong), len(outcome.wrong))
+    name = f"{runs} runs with {struck} faults at system calls, {minutes:.1f} min"
+    return Figures(name, runs - failed, failed)
 
 
 def one(seed: int, *, processes: bool) -> int:

@@ -9,7 +9,7 @@ makes which call is another each time.
 import os
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from tests.faults.playground import playground
 from tests.faults.stepping import Fault, Step, faults_of
 
 _NAME = re.compile(r"(.+): (\w+) at (\w+) (\S+) #(\d+)")
+CHUNK = 10  # faults that are played on one node
 TRIES = 3  # of an errand for which the machine is too slow
 
 
@@ -121,20 +122,15 @@ def _all_named(pool: ProcessPoolExecutor, words: str) -> list[list[Fault]]:
     ]
 
 
-def campaign(most: int, seed: int, *, only: str = "") -> Outcome:
-    """Play the faults of all errands, or so many of them, whose names have these words; each part
-    in a process of its own."""
-    processes = os.cpu_count() or 1
+def campaign(most: int, seed: int, *, only: str = "") -> Iterator[Outcome]:
+    """Play the faults of all errands, or so many of them, whose names have these words; what came
+    of each part, which has a process and a node of its own, as it ends."""
     with ProcessPoolExecutor() as pool:
         found = named(only) or _all_named(pool, only)
         jobs = [
-            (kind, part[at::processes])
+            (kind, part[at : at + size])
             for kind, part in zip(ERRANDS, drawn(found, most, seed), strict=True)
-            for at in range(min(processes, len(part)))
+            for size in [min(CHUNK, len(part) // (os.cpu_count() or 1) + 1)]
+            for at in range(0, len(part), size)
         ]
-        outcomes = [one.result() for one in [pool.submit(played, *job) for job in jobs]]
-    return Outcome(
-        sum(one.runs for one in outcomes),
-        sum(one.struck for one in outcomes),
-        tuple(wrong for one in outcomes for wrong in one.wrong),
-    )
+        yield from pool.map(played, *zip(*jobs, strict=True))
