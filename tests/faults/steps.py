@@ -122,15 +122,17 @@ def _all_named(pool: ProcessPoolExecutor, words: str) -> list[list[Fault]]:
     ]
 
 
+def _parts(faults: Sequence[Fault]) -> Iterator[Sequence[Fault]]:
+    """What is played on one node each: more parts than CPUs, if there are so many faults."""
+    size = min(CHUNK, len(faults) // (os.cpu_count() or 1) + 1)
+    return (faults[at : at + size] for at in range(0, len(faults), size))
+
+
 def campaign(most: int, seed: int, *, only: str = "") -> Iterator[Outcome]:
     """Play the faults of all errands, or so many of them, whose names have these words; what came
-    of each part, which has a process and a node of its own, as it ends."""
+    of each part, which has a process of its own, as it ends."""
     with ProcessPoolExecutor() as pool:
         found = named(only) or _all_named(pool, only)
-        jobs = [
-            (kind, part[at : at + size])
-            for kind, part in zip(ERRANDS, drawn(found, most, seed), strict=True)
-            for size in [min(CHUNK, len(part) // (os.cpu_count() or 1) + 1)]
-            for at in range(0, len(part), size)
-        ]
+        chosen = zip(ERRANDS, drawn(found, most, seed), strict=True)
+        jobs = [(kind, part) for kind, faults in chosen for part in _parts(faults)]
         yield from pool.map(played, *zip(*jobs, strict=True))
