@@ -17,19 +17,21 @@ from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import GuestNotFoundError, StoreError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
+from proxmox_cpu_affinity.model.latency import Verdict
 from proxmox_cpu_affinity.model.placement import Confined, Confinement, Placement
 from proxmox_cpu_affinity.ports import Loaded
 from proxmox_cpu_affinity.reconcile.events import Phase, ScopesReached
 from proxmox_cpu_affinity.service import app, views
 from proxmox_cpu_affinity.service.api import Api, Call
 from proxmox_cpu_affinity.service.app import Service
-from proxmox_cpu_affinity.service.app import World as Adapters
+from proxmox_cpu_affinity.service.world import World as Adapters
 from tests.scenarios.scenario import Scenario
 from tests.scenarios.story import Story
 from tests.scenarios.world import World
 
 if TYPE_CHECKING:
     from proxmox_cpu_affinity.linux.scopewatch import ScopeWatch
+    from proxmox_cpu_affinity.linux.watch import ProcessWatch
     from proxmox_cpu_affinity.service.host import HostWatch
 
 HOOK = "hookscript: local:snippets/proxmox-cpu-affinity-hook"
@@ -114,7 +116,8 @@ def service(
     made = Service(adapters, story.wanted_settings())
     made.prepare()
     # The world's processes are no processes that a pidfd could be opened for.
-    vars(made)["_watch"] = SimpleNamespace(watch=lambda _: None, close=lambda: None)
+    nobody = SimpleNamespace(watch=lambda _: None, close=lambda: None)
+    made.effects.watch = cast("ProcessWatch", nobody)
     return made, story.world, disk
 
 
@@ -198,11 +201,11 @@ def test_state_that_could_not_be_written_is_written_when_there_is_room(tmp_path:
         disk.full = True
         world.run(Vmid(100))
         await made.hook(Vmid(100), Phase.POST_START)
-        await made.save_again()
+        await made.saving.again()
         assert disk.saved == 0
         disk.full = False
-        await made.save_again()
-        await made.save_again()
+        await made.saving.again()
+        await made.saving.again()
         assert disk.saved == 1
 
     asyncio.run(story())
@@ -237,7 +240,7 @@ def test_who_asks_for_guests_leaves_threads_for_hooks(
     async def story() -> None:
         made, _, _ = service(tmp_path, (100,))
         api, free, readers = Api(made), threading.Event(), []
-        read, look = made.world.guests.configs, made.look
+        read, look = made.world.guests.configs, made.files.look
 
         def slow_configs() -> tuple[Mapping[Vmid, GuestConfig], frozenset[Vmid]]:
             readers.append(threading.get_ident())
@@ -293,7 +296,7 @@ def test_a_host_that_cannot_be_read_keeps_no_guest_from_being_seen(
 
     async def story() -> None:
         made, world, _ = service(tmp_path, (100,))
-        vars(made.host)["matrix"] = SimpleNamespace(verdict="trusted")
+        vars(made.host)["matrix"] = SimpleNamespace(verdict=Verdict.TRUSTED)
         await made.start()
 
         def unreadable() -> None:
