@@ -21,13 +21,12 @@ UNREAD = "its configuration cannot be read: this was known before"
 @pytest.fixture
 def service(sim_node: Node) -> Iterator[Running]:
     """Guest 100 runs and is placed, guest 101 does not run, 102 runs and is not ours."""
+    for vmid in (100, 101, 102):
+        add_guest(sim_node, vmid, hook=vmid != 102)
+    for vmid in (100, 102):
+        sim_node.do("start", vmid)
     with Running(sim_node) as running:
-        for vmid in (100, 101, 102):
-            add_guest(sim_node, vmid, hook=vmid != 102)
-        for vmid in (100, 102):
-            sim_node.do("start", vmid)
         running.confirms(100)
-        running.get("/api/v1/guests")
         yield running
         _back(sim_node)
 

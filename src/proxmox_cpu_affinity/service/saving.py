@@ -24,6 +24,7 @@ class Saving:
     keeper: StateKeeper
     tree: Tree
     state: Callable[[], State]
+    _boot_id: str = ""  # the same for as long as this process lives
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _wanted: int = 0
     _written: int = 0
@@ -31,13 +32,14 @@ class Saving:
 
     def memory(self) -> persist.Memory | None:
         """What was kept, without starts that were under way; None where it is lost."""
+        self._boot_id = (self.tree.text(_BOOT_ID) or "").strip()
         loaded = self.keeper.load()
         if loaded.content is None:
             if loaded.problem:
                 log.warning("the state file %s: running guests are adopted instead", loaded.problem)
             return None
         try:
-            whole = persist.from_json(loaded.content, boot_id=self._boot_id())
+            whole = persist.from_json(loaded.content, boot_id=self._boot_id)
         except AffinityError as error:
             log.warning("%s: running guests are adopted instead", error.text)
             return None
@@ -53,7 +55,7 @@ class Saving:
             if self._written >= mine:
                 return
             upto = self._wanted
-            content = persist.to_json(self.state(), boot_id=self._boot_id())
+            content = persist.to_json(self.state(), boot_id=self._boot_id)
             try:
                 await asyncio.to_thread(self.keeper.save, content)
                 self._unsaved = False
@@ -67,6 +69,3 @@ class Saving:
         earlier life left reservations in it."""
         if self._unsaved:
             await self.save()
-
-    def _boot_id(self) -> str:
-        return (self.tree.text(_BOOT_ID) or "").strip()
