@@ -18,7 +18,7 @@ from proxmox_cpu_affinity.model.errors import GuestNotFoundError, StoreError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
 from proxmox_cpu_affinity.model.latency import Verdict
-from proxmox_cpu_affinity.model.placement import Confined, Confinement, Placement
+from proxmox_cpu_affinity.model.placement import Confined, Confinement, Outcome, Placement
 from proxmox_cpu_affinity.ports import Loaded
 from proxmox_cpu_affinity.reconcile.events import Phase, ScopesReached
 from proxmox_cpu_affinity.service import app, views
@@ -286,6 +286,55 @@ def test_what_is_long_on_large_hosts_is_not_made_on_the_event_loop(
     asyncio.run(story())
     assert len(made_in) == 1
     assert made_in[0] != threading.get_ident()
+
+
+def test_an_action_that_fails_costs_none_of_those_after_it(tmp_path: Path) -> None:
+    """Guests with higher VMIDs were repaired by no scan any more."""
+
+    async def story() -> None:
+        made, world, _ = service(tmp_path, (100, 101))
+        for vmid in (100, 101):
+            world.run(Vmid(vmid))
+            await made.hook(Vmid(vmid), Phase.POST_START)
+        confine = made.effects.confiner.confine
+
+        async def failing(process: GuestProcess, placement: Placement) -> Confined:
+            if process.vmid == 100:
+                raise OSError("nobody foresaw this")
+            return await confine(process, placement)
+
+        vars(made.effects.confiner)["confine"] = failing
+        held = masks(world, 101)
+        world.drift(world.processes()[Vmid(101)], CpuSet.parse("0-7"))
+        await made.scan()
+        assert masks(world, 101) == held != {"0-7"}
+
+    asyncio.run(story())
+
+
+def test_releasing_names_who_was_to_be_let_go_before_and_is_held_still(tmp_path: Path) -> None:
+    """It named only those that it let go itself: a package was removed as if all were free."""
+
+    async def story() -> None:
+        made, world, _ = service(tmp_path, (100, 101))
+        for vmid in (100, 101):
+            world.run(Vmid(vmid))
+            await made.hook(Vmid(vmid), Phase.POST_START)
+        undo = made.effects.confiner.undo
+
+        async def refused(
+            process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet
+        ) -> Confined:
+            if process.vmid == 101:
+                return await undo(process, found, free)
+            return Confined(process, free, Outcome.FAILED, Confinement.NONE, 0, 0)
+
+        vars(made.effects.confiner)["undo"] = refused
+        await made.reassign(Vmid(100), undo=True)
+        assert await made.release_all() == (100,)
+        assert masks(world, 101) == {"0-7"}
+
+    asyncio.run(story())
 
 
 def test_a_host_that_cannot_be_read_keeps_no_guest_from_being_seen(

@@ -37,10 +37,11 @@ class HostFollower:
     feed: Callable[[Event], Coroutine[None, None, None]]
     spawn: Callable[[Coroutine[None, None, object]], None]
     _switched: asyncio.Event = field(default_factory=asyncio.Event)
-    _events: CpuEvents | None = None  # None: nobody listens
+    _events: CpuEvents = field(init=False)
     _measuring: UntilSettled = field(init=False)
 
     def __post_init__(self) -> None:
+        self._events = CpuEvents(self._switched.set)
         self._measuring = UntilSettled(self._measure_once, self._measured)
 
     def compiled(self) -> Host:
@@ -50,25 +51,22 @@ class HostFollower:
     def begin(self) -> None:
         """Follow the host from now on, and measure it where it is not known well."""
         self.listen()
+        self.spawn(self._await_cpus())
         host = self.world.host
         if not host.from_cache or host.matrix.verdict is not Verdict.TRUSTED:
             self.spawn(self.measure())
 
     def listen(self) -> None:
-        """Hear of CPUs at once, if the settings want it; whoever does so already goes on."""
-        if not self.settings().hotplug_watchdog or self._events is not None:
+        """Hear of CPUs at once, if the settings want it now, else no more."""
+        if not self.settings().hotplug_watchdog:
+            self._events.close()
             return
-        events = CpuEvents(self._switched.set)
-        problem = events.open()
+        problem = self._events.open()
         if problem:
             log.warning("CPU hotplug is seen by the scans only: %s", problem)
-            return
-        self._events = events
-        self.spawn(self._await_cpus())
 
     def end(self) -> None:
-        if self._events is not None:
-            self._events.close()
+        self._events.close()
 
     async def look(self) -> None:
         """See whether CPUs came or went, if the settings want it."""
