@@ -131,10 +131,17 @@ class Service:
         await self.saving.save()
 
     async def release_all(self) -> tuple[Vmid, ...]:
-        """Let every guest go: undo what was done, and leave them alone until their next start.
-        Those that are held in spite of it, also those that were to be let go before."""
-        for vmid in sorted(v for v, t in self.state.tracked.items() if t.running):
+        """Let every guest go. Those that are held in spite of it, also those that were to be let
+        go before.
+
+        Who comes after us, a package that is installed again, may hold them anew: unlike those
+        that were undone by hand they are not left alone until their next start.
+        """
+        running = sorted(vmid for vmid, t in self.state.tracked.items() if t.running)
+        for vmid in running:
             await self.feed(ReassignAsked(time.monotonic(), vmid, undo=True))
+        for vmid in self.state.released.intersection(running) - self.state.leaving.keys():
+            self.state = self.state.without_released(vmid)
         return await asyncio.to_thread(self._still_held)
 
     def _still_held(self) -> tuple[Vmid, ...]:
