@@ -142,10 +142,10 @@ class Api:
     async def page(self, template: str) -> str:
         """The page as it is without scripts."""
         nothing = Call("", {}, {})
-        guests = await self.guests(nothing)
+        guests, host = await self.guests(nothing), await self.topology(nothing)
         now = datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
-        host = views.topology(self._service.host.topology)
-        return page_html(template, Sight(now, await self.status(nothing), host, guests))
+        sight = Sight(now, await self.status(nothing), host, guests)
+        return await self._think(page_html, template, sight)
 
     async def topology(self, call: Call) -> wire.TopologyView:
         del call
@@ -167,9 +167,7 @@ class Api:
     async def guests(self, call: Call) -> list[wire.GuestView]:
         del call
         found = await self._think(self._service.files.all)
-        state = self._service.state
-        scores = await self._think(views.guest_scores, state)
-        return views.guests(state, found, scores)
+        return await self._think(views.guests, self._service.state, found)
 
     async def guest(self, call: Call) -> wire.GuestView:
         try:

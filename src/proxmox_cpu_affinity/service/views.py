@@ -104,10 +104,10 @@ def guest_scores(state: State) -> Scores:
     return score_of_each(state.host, [t.placement for t in state.tracked.values()])
 
 
-def guests(state: State, found: Found, scores: Scores = NO_SCORES) -> list[wire.GuestView]:
+def guests(state: State, found: Found) -> list[wire.GuestView]:
     """The guests of this node, and whoever else holds CPUs of it. Whose configuration cannot be
     read now is shown as it was read before, as it was placed, or as it runs; and that is said."""
-    placed, report = state.tracked.keys(), state.reporter()
+    placed, report, scores = state.tracked.keys(), state.reporter(), guest_scores(state)
     unread = set(found.unreadable)
     if found.trouble:
         unread |= state.configs.keys() | placed | found.processes.keys()
