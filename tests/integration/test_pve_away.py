@@ -103,6 +103,19 @@ def test_a_guest_is_let_go_without_its_configuration(service: Running) -> None:
     assert answer.json["code"] == "not-a-pve-host"
 
 
+def test_all_guests_are_let_go_by_command_too(
+    service: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _away(service.node)
+    capsys.readouterr()
+    root = str(service.node.root)
+    assert main(["--root", root, "reassign", "--all", "--undo"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:2] == ["100", "success"]
+    assert set.union(*masks(service.node, 100).values()) == CPUS
+    assert main(["--root", root, "reassign", "--all"]) == 1
+    assert MISSING in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_listed_is_no_node_without_guests(service: Running) -> None:
     """Once nothing was said, and all that was known of stopped guests was forgotten."""
     folder = service.node.path("/etc/pve/nodes/pve/qemu-server")

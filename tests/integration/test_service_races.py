@@ -312,6 +312,22 @@ def test_an_action_that_fails_costs_none_of_those_after_it(tmp_path: Path) -> No
     asyncio.run(story())
 
 
+def test_a_start_before_the_first_scan_takes_no_cpu_of_a_guest_that_runs(tmp_path: Path) -> None:
+    """Without a state file it took them for free: two guests shared, and six CPUs were idle."""
+
+    async def story() -> None:
+        made, world, _ = service(tmp_path, (100, 101))
+        world.run(Vmid(100))
+        world.drift(world.processes()[Vmid(100)], CpuSet.parse("0-1"))
+        await made.hook(Vmid(101), Phase.PRE_START)
+        await made.scan()
+        held = {vmid: t.placement.home for vmid, t in made.state.tracked.items()}
+        assert held[Vmid(100)] == CpuSet.parse("0-1")
+        assert not held[Vmid(101)] & held[Vmid(100)]
+
+    asyncio.run(story())
+
+
 def test_releasing_names_who_was_to_be_let_go_before_and_is_held_still(tmp_path: Path) -> None:
     """It named only those that it let go itself: a package was removed as if all were free."""
 

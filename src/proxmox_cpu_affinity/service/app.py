@@ -66,28 +66,28 @@ class Service:
         self.began = time.monotonic()
         self.state: State
         self.herald = Herald(world.tree, self.began)
-        self.saving = Saving(world.keeper, world.tree, self._now)
+        self.saving = Saving(world.keeper, world.tree, self._current)
         self.scoping = Scoping(
-            world.scopes, world.hindrance, self.feed, self.files.look, self._now, self._spawn
+            world.scopes, world.hindrance, self.feed, self.files.look, self._current, self._spawn
         )
         self.effects = Effects(
             confiner=world.confiner,
             watch=ProcessWatch(world.tree, self._ended),
             scoping=self.scoping,
             memory=MemoryMover(world.tree, self._is_there, self.feed),
-            moves=MoveSearch(self._now, self.feed),
+            moves=MoveSearch(self._current, self.feed),
             saving=self.saving,
-            state=self._now,
+            state=self._current,
             feed=self.feed,
             spawn=self._spawn,
         )
         self.follower = HostFollower(
-            world, self.herald, lambda: self.settings, self._now, self.feed, self._spawn
+            world, self.herald, lambda: self.settings, self._current, self.feed, self._spawn
         )
-        self._waiting = Waiting(WaitingMeter(world.tree), self._now, self.feed)
+        self._waiting = Waiting(WaitingMeter(world.tree), self._current, self.feed)
         self._tasks: set[asyncio.Task[object]] = set()
 
-    def _now(self) -> State:
+    def _current(self) -> State:
         return self.state
 
     # -- life ---------------------------------------------------------------------------------
@@ -161,6 +161,8 @@ class Service:
 
     async def hook(self, vmid: Vmid, phase: Phase) -> None:
         """A hookscript called: read what is true now, then let the brain decide."""
+        if self.state.adopt:  # nobody knows yet which CPUs are taken, and the first scan may wait
+            await self.scan()
         config, process = await asyncio.to_thread(self.files.look, vmid)
         # Newer than any scan that began before this was read.
         await self.feed(HookCalled(time.monotonic(), vmid, phase, config, process))
