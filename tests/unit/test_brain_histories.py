@@ -197,3 +197,49 @@ def test_an_earlier_run_is_let_go_no_more_when_there_is_another() -> None:
     assert not story.state.leaving
     story.play("5 scan")
     assert kernel(story, 100) != {str(story.world.online)}
+
+
+NUMA = ("numa: 1", "hotplug: cpu", HOOK)
+EXACT = {"PCA_WIDTH": "exact"}
+
+
+def test_dedicated_guest_with_nodes_that_grows_where_no_cpu_is_left_shares_its_own() -> None:
+    """Its vCPUs went on naming parts that there were not any more: confining it failed, and so did
+    reading the state after a restart."""
+    dedicated = ("cores: 2", "sockets: 2", "vcpus: 3", "tags: cpu-dedicated", *NUMA)
+    events = ("0 start 100", "1 start 101", "10 set 100 vcpus: 4", "11 spawn 100 CPU 3/KVM")
+    guests = {100: dedicated, 101: ("cores: 5", HOOK)}
+    story = played("2x1x4x1", guests, *events, "30 scan", settings=EXACT)
+    home = story.state.tracked[Vmid(100)].placement.home
+    assert len(home) == 3
+    assert kernel(story, 100) == {str(home)}
+    for event in ("40 restart", "41 scan"):
+        story.play(event)
+    assert story.state.tracked[Vmid(100)].placement.home == home
+
+
+def test_guest_that_lost_all_but_its_second_node_stays_where_that_one_is() -> None:
+    """Its memory is there; and its nodes are told apart by their vCPUs, not by their numbers."""
+    lines = ("numa0: cpus=2-3,memory=512", "numa1: cpus=0-1,memory=512")
+    guests = {100: ("cores: 4", "vcpus: 4", *lines, *NUMA)}
+    story = played("2x1x4x1", guests, "0 start 100", settings=EXACT)
+    full = story.state.tracked[Vmid(100)].placement
+    assert full.parts[0] != full.parts[1]
+    for event in ("10 set 100 vcpus: 2", "30 scan"):
+        story.play(event)
+    assert kernel(story, 100) == {str(full.parts[1])}
+    for event in ("40 set 100 vcpus: 4", "60 scan"):
+        story.play(event)
+    again = story.state.tracked[Vmid(100)].placement
+    assert again.parts[1] == full.parts[1]
+    assert not again.parts[0] & full.parts[1]
+
+
+def test_guest_bound_to_a_host_node_is_moved_on_it_only() -> None:
+    """Its memory is bound there: a stop on the other node drew its CPUs away from it."""
+    bound = ("cores: 2", "numa0: cpus=0-1,hostnodes=0,memory=512,policy=bind", *NUMA)
+    guests = {100: bound, 101: bound, 102: ("cores: 2", HOOK)}
+    on = {"PCA_REBALANCE": "on", **EXACT}
+    events = ("0 start 100", "1 start 101", "2 start 102", "100 stop 102")
+    story = played("2x1x2x1", guests, *events, settings=on)
+    assert kernel(story, 100) == kernel(story, 101) == {"0-1"}
