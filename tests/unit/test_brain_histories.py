@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.reconcile import step
+from proxmox_cpu_affinity.reconcile.events import Enclosed
 from proxmox_cpu_affinity.service import persist
 from tests.scenarios.scenario import Scenario
 from tests.scenarios.story import BOOT, Story
@@ -243,3 +245,13 @@ def test_guest_bound_to_a_host_node_is_moved_on_it_only() -> None:
     events = ("0 start 100", "1 start 101", "2 start 102", "100 stop 102")
     story = played("2x1x2x1", guests, *events, settings=on)
     assert kernel(story, 100) == kernel(story, 101) == {"0-1"}
+
+
+def test_answer_about_the_scope_of_a_start_that_failed_is_not_of_the_next_start() -> None:
+    """It was taken for its own: a warning that CPUs 0-1 are not CPUs 0-1, or no drop-in any more."""
+    guests = {100: ("cores: 2", HOOK)}
+    story = played("1x2x4x1", guests, "0 systemd", "1 scope 100", "2 scope-gone 100")
+    story.play("3 pre-start 100")
+    wanted = story.state.tracked[Vmid(100)].placement.applied
+    for effective in (wanted, None):
+        assert step(story.state, Enclosed(4.0, Vmid(100), wanted, effective)) == (story.state, ())
