@@ -39,6 +39,22 @@ def test_forms_that_name_cores_and_packages_keep_them(form: str) -> None:
     assert (back.cores, back.packages) == (HOST.cores, HOST.packages)
 
 
+@pytest.mark.parametrize("form", TEXTS)
+def test_a_byte_order_mark_is_no_part_of_the_text(form: str) -> None:
+    assert saved.parse(f"\ufeff{TEXTS[form]}") == saved.parse(TEXTS[form])
+
+
+@pytest.mark.parametrize("form", ["xml", "ranking", "snapshot"])
+def test_empty_lines_before_a_form_say_nothing(form: str) -> None:
+    assert saved.parse(f"\r\n \n{TEXTS[form]}") == saved.parse(TEXTS[form])
+
+
+def test_an_empty_first_line_is_the_first_row_of_a_triangle() -> None:
+    """It was cut off: three CPUs were read as two, with a latency of another pair."""
+    found = saved.parse("\n5.0\n6.0,7.0\n").latency_ns
+    assert found == ((0.0, 5.0, 6.0), (5.0, 0.0, 7.0), (6.0, 7.0, 0.0))
+
+
 @pytest.mark.parametrize(
     "text",
     [
