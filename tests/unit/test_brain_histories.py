@@ -248,7 +248,7 @@ def test_guest_bound_to_a_host_node_is_moved_on_it_only() -> None:
 
 
 def test_answer_about_the_scope_of_a_start_that_failed_is_not_of_the_next_start() -> None:
-    """It was taken for its own: a warning that CPUs 0-1 are not CPUs 0-1, or no drop-in any more."""
+    """It was taken for its own: a warning that CPUs 0-1 are not 0-1, or no drop-in any more."""
     guests = {100: ("cores: 2", HOOK)}
     story = played("1x2x4x1", guests, "0 systemd", "1 scope 100", "2 scope-gone 100")
     story.play("3 pre-start 100")

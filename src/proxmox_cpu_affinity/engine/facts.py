@@ -141,7 +141,7 @@ class Occupancy:
 
     def without(self, vmid: Vmid) -> "Occupancy":
         kept = tuple(p for p in self.placements if p.vmid != vmid)
-        return Occupancy(kept, self.configured_vcpus, self.outside)
+        return replace(self, placements=kept)
 
 
 def compile_host(

@@ -139,7 +139,7 @@ class _Writer:
             self.lines.append(f'{pad}  <info name="CPUModel" value={quoteattr(made.info)}/>')
         for node in made.memory:
             self._node(node, pad)
-        for child in sorted(made.inside, key=lambda each: next(iter(each.cpus))):
+        for child in sorted(made.inside, key=lambda each: each.cpus.first()):
             self.write(child, depth + 1)
         self.lines.append(f"{pad}</object>")
 

@@ -15,7 +15,6 @@ class Stat:
 
     comm: str
     state: str
-    ppid: Pid
     start_time: int  # field 22, clock ticks after boot
     last_cpu: Cpu  # field 39
 
@@ -30,7 +29,6 @@ def stat(text: str) -> Stat:
         return Stat(
             comm=text[opening + 1 : closing],
             state=fields[0],
-            ppid=Pid(int(fields[1])),
             start_time=int(fields[19]),
             last_cpu=Cpu(int(fields[36])),
         )

@@ -163,8 +163,6 @@ def parse(line: str) -> Reply:
 def answered(pair: Pair, reply: Reply, *, agree: float) -> PairSample | Failed:
     """What the reply for this pair says of it. MeasureError for a reply to something else."""
     match reply:
-        case Refused():
-            raise MeasureError(f"the measuring program does not understand line {reply.line}")
         case Failed() if reply.pair == pair:
             return reply
         case Sampled() if reply.pair == pair:

@@ -10,7 +10,7 @@ CPU_LIMIT = 65536
 """CPU numbers from here on are a typing error, not a machine (Linux: CONFIG_NR_CPUS <= 8192)."""
 
 
-@dataclass(frozen=True, slots=True, order=False)
+@dataclass(frozen=True, slots=True)
 class CpuSet:
     """A set of CPUs, kept as a bit mask: bit n is CPU n. Operations are O(CPUs / 64)."""
 

@@ -147,7 +147,6 @@ class Confined:
     outcome: Outcome
     confinement: Confinement
     threads: int  # threads seen in the last reading
-    vcpus: int  # of these, vCPU threads
     faults: tuple[ThreadFault, ...] = ()
     found: tuple[tuple[Tid, CpuSet], ...] = ()  # masks before anything was changed
     limit: CpuSet | None = None  # the scope's own before; None where it had none, or no scope
