@@ -164,6 +164,7 @@ def test_a_long_bad_value_is_cut() -> None:
         ("X='with blanks and # no comment'", "with blanks and # no comment"),
         ("X=value # a comment", "value"),
         ("X=value\t#a comment", "value"),
+        ("X= # a comment behind no value", ""),
         ("X=a#b", "a#b"),
         ('X="quoted" # a comment', "quoted"),
         ("  X=indented  ", "indented"),

@@ -214,15 +214,15 @@ def assignments(text: str, *, file: str) -> tuple[Assignment, ...]:
 
 def _unquoted(text: str, where: str) -> str:
     """The value without its quotes; a comment may follow behind a blank."""
-    text = text.strip()
-    if text[:1] in ("'", '"'):
-        quote = text[0]
-        end = text.find(quote, 1)
-        rest = text[end + 1 :].strip() if end > 0 else ""
+    value = text.strip()
+    if value[:1] in ("'", '"'):
+        quote = value[0]
+        end = value.find(quote, 1)
+        rest = value[end + 1 :].strip() if end > 0 else ""
         if end < 0 or (rest and not rest.startswith("#")):
             raise SettingError(f"{where}: the quotes do not match")
-        return text[1:end]
-    return re.split(r"[ \t]+#", text, maxsplit=1)[0]
+        return value[1:end]
+    return re.split(r"[ \t]+#", text, maxsplit=1)[0].strip()
 
 
 def settings(
