@@ -36,7 +36,7 @@ NO_LAST = "no last-level cache known: the die counts as the cache group"
 _CPU_FILE = re.compile(rf"{CPU_DIR}/cpu(0|[1-9][0-9]{{0,4}})/(cache/index[0-9]+/level)?")
 _NODE_FILE = re.compile(rf"{NODE_DIR}/node(0|[1-9][0-9]{{0,4}})/")
 _MEM_TOTAL = re.compile(r"^.*\bMemTotal:\s*([0-9]{1,18}) kB", re.MULTILINE)
-_SIGNED = re.compile(r"-?[0-9]{1,9}")
+_SIGNED = re.compile(r"-?[0-9]{1,10}")
 
 
 def topology(files: Mapping[str, str]) -> Topology:
