@@ -35,22 +35,26 @@ def nodes_of(values: Mapping[str, str], *, cores: int, sockets: int) -> tuple[Gu
 
 
 def _node(line: str, there: CpuSet) -> GuestNode | None:
-    """One line; None where it names no vCPUs. Of its vCPUs those that are there: with others the
-    guest does not start."""
+    """One line; None where it names no vCPUs, or what no number is. Of its vCPUs those that are
+    there: with others the guest does not start."""
     parts = (part.partition("=") for part in line.split(","))
     fields = {name.strip(): value.strip() for name, _, value in parts}
-    vcpus, hosts = _numbers(fields.get("cpus", "")), _numbers(fields.get("hostnodes", ""))
-    return GuestNode(tuple(vcpus & there), frozenset(hosts & _NODES)) if vcpus else None
+    vcpus, hosts = _numbers(fields.get("cpus")), _numbers(fields.get("hostnodes"))
+    if not vcpus or hosts is None:
+        return None
+    return GuestNode(tuple(vcpus & there), frozenset(hosts & _NODES))
 
 
-def _numbers(text: str) -> CpuSet:
-    """The numbers a line lists, which a CPU set holds as well as any."""
-    if not _RANGES.fullmatch(text):
+def _numbers(text: str | None) -> CpuSet | None:
+    """The numbers a line lists, which a CPU set holds as well as any; None for another text."""
+    if text is None:
         return EMPTY
+    if not _RANGES.fullmatch(text):
+        return None
     try:
         return CpuSet.parse(text.replace(";", ","))
     except SyntaxFault:
-        return EMPTY
+        return None
 
 
 def _apart(nodes: list[GuestNode]) -> tuple[GuestNode, ...]:
