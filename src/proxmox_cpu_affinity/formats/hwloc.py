@@ -22,7 +22,7 @@ DTDS = ("hwloc.dtd", "hwloc2.dtd")
 IN_PS = "CpuLatency-ps"
 MEANS_LATENCY = 4  # hwloc/distances.h, HWLOC_DISTANCES_KIND_MEANS_LATENCY
 _DEPTH_MOST = 200
-# Of packages and cores: without ids of the firmware's Linux takes offsets in its PPTT table (kernel:
+# Of packages and cores: where firmware gives no ids, Linux takes offsets in ACPI's PPTT (kernel:
 # drivers/acpi/pptt.c, topology_get_acpi_cpu_tag).
 _ID_MOST = (1 << 31) - 1
 _CACHES = {"L2Cache": "2", "L3Cache": "3"}
