@@ -20,7 +20,7 @@ from proxmox_cpu_affinity.model.placement import (
     Rebalance,
     Strategy,
     Weights,
-    Widen,
+    Widening,
     Width,
 )
 from proxmox_cpu_affinity.model.topology import CoreKind, Topology
@@ -43,17 +43,6 @@ class Thresholds:
     least: float = 0.06  # in all, however small the guest: every move disturbs
     across_nodes: float = 0.10  # beyond that, to CPUs of a node on which it had none: memory stays
     moves: int = 2  # at most, after an event
-
-
-@dataclass(frozen=True, slots=True)
-class Widening:
-    """PCA_WIDEN: when a guest that floats goes beyond its cache groups, and when it comes back.
-    Shares of the time in which some thread of it waited for a CPU."""
-
-    when: Widen = Widen.OFF
-    above: float = 0.02  # its nodes, if it stays above
-    below: float = 0.005  # its cache groups again, if it stays below
-    stay: float = 60.0  # seconds; those below get longer for a guest that comes and goes
 
 
 @dataclass(frozen=True, slots=True)
