@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 from proxmox_cpu_affinity.formats.cpuinfo import CPUINFO
 from proxmox_cpu_affinity.formats.snapshot import Latencies, Snapshot
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, NODE_DIR
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR, NODE_DIR
 from proxmox_cpu_affinity.model.cpuset import CPU_LIMIT, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 

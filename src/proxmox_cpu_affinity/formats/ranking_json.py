@@ -6,7 +6,7 @@ It tells package and core of each CPU, and nothing of caches and nodes.
 import math
 
 from proxmox_cpu_affinity.formats.snapshot import Snapshot
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR
 from proxmox_cpu_affinity.model.cpuset import CPU_LIMIT, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 

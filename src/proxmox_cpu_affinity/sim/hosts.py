@@ -28,7 +28,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from proxmox_cpu_affinity.formats.cpuinfo import CPUINFO
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, KIND_FILES, NODE_DIR
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR, KIND_FILES, NODE_DIR
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault, UsageError
 from proxmox_cpu_affinity.model.topology import CoreKind
