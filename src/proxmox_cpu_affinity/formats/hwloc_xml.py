@@ -27,7 +27,8 @@ _L2, _L3 = (
 
 @dataclass(slots=True)
 class _Object:
-    """An object of the tree. `number` is the kernel's, None where it has none."""
+    """An object of the tree. `number` is the kernel's, None where there is none, or it is not known
+    as with dies."""
 
     kind: str
     cpus: CpuSet
@@ -62,7 +63,7 @@ def _objects(topology: Topology) -> Iterator[_Object]:
             yield _Object("Package", package, number, info=topology.model_name)
     yield from (_Object("Group", node.cpus, more=_GROUP) for node in topology.nodes if node.cpus)
     if len(topology.dies) > len(topology.packages):
-        yield from (_Object("Die", die, number) for number, die in enumerate(topology.dies))
+        yield from (_Object("Die", die) for die in topology.dies)
     unknown = noted(topology.notes, NO_LAST)
     for group in topology.cache_groups:
         known = not group <= unknown
