@@ -100,6 +100,8 @@ class Host:
     is_isolated: Annotated[Bools, "n, isolated by the kernel: for dedicated guests only"]
     sequence: Annotated[Ints, "n, indexes: the first CPU of each cache group, then the second"]
     index: Annotated[Ints, "CPU number -> index, n where there is none"]
+    # What bound has reckoned of it, by share and size: dropped with the host, made anew by replace.
+    partners: dict[tuple[float, int], Floats] = field(default_factory=dict, init=False, repr=False)
 
     def indexes(self, cpus: Iterable[int]) -> Ints:
         """Array indexes of those of these CPUs that are online, in the order given."""

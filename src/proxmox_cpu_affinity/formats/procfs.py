@@ -58,8 +58,8 @@ def argv(text: str) -> tuple[str, ...]:
 def pidfile_argument(arguments: tuple[str, ...]) -> str | None:
     """The value of `-pidfile` (one or two dashes) of a process that is a QEMU by its name.
 
-    As PVE judges: argv[0] ends in `kvm` or its last part is called qemu-system-* or qemu-*
-    (qemu-server, QemuServer/Helpers.pm, parse_cmdline).
+    As PVE judges: the file in argv[0] ends in `kvm` or begins with `qemu-` (qemu-server,
+    QemuServer/Helpers.pm, parse_cmdline).
     """
     if not arguments:
         return None

@@ -100,7 +100,7 @@ def _snapshot(whole: object) -> Snapshot:
         raise SyntaxFault("a host snapshot is a JSON object")
     for key in sorted({"origin", "what", "files"} - whole.keys()):
         raise SyntaxFault(f"no host snapshot: it has no {key!r}")
-    for key in whole.keys() - {"origin", "what", "files", "latency_ns", "notes"}:
+    for key in sorted(whole.keys() - {"origin", "what", "files", "latency_ns", "notes"}):
         raise SyntaxFault(f"a host snapshot has no key {key!r}")
     latency = whole.get("latency_ns")
     return Snapshot(
