@@ -15,16 +15,27 @@ _TYPE_NAMES = {bool: "true or false", int: "a whole number", str: "a text", list
 
 
 def json_object(text: str | bytes) -> Mapping[str, object]:
-    """The JSON object a text spells; empty text is an empty object. BadRequestError."""
+    """The JSON object a text spells; empty text is an empty object. BadRequestError, also for a
+    key that stands twice in one object: one of its values would be dropped."""
     if not text.strip():
         return {}
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise BadRequestError("the body is not JSON") from None
+        value = json.loads(text, object_pairs_hook=unique)
+    except RecursionError:
+        raise BadRequestError("not JSON that can be read: nested too deeply") from None
+    except ValueError as error:
+        raise BadRequestError(f"not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise BadRequestError("the body is not a JSON object")
+        raise BadRequestError("not a JSON object")
     return value
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON, for json.loads. ValueError for a key that is given twice."""
+    whole = dict(pairs)
+    if len(whole) != len(pairs):
+        raise ValueError("a key is given twice in one object")
+    return whole
 
 
 def only(value: Mapping[str, object], *known: str) -> None:
