@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
+from proxmox_cpu_affinity.model.cpuset import CPUS_MOST, EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Cpu, Vmid
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, restricted
 from proxmox_cpu_affinity.model.placement import (
@@ -31,7 +31,7 @@ Bools = NDArray[np.bool_]
 
 SPREAD = 0.002  # price of a vCPU of load in a used cache group
 ROOM = 0.05  # share of what leaving a cache group costs that its free CPUs are worth
-TURN_BITS = 13  # below a price: whose turn it is among equals (Linux: at most 8192 CPUs)
+TURN_BITS = (CPUS_MOST - 1).bit_length()  # below a price: whose turn it is among equals
 
 
 @dataclass(frozen=True, slots=True)

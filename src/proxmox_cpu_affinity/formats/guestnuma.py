@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.guest import VCPUS_MOST, GuestNode, socket_nodes
+from proxmox_cpu_affinity.model.topology import NODES_MOST
 
 LINES = 8  # MAX_NUMA
-_NODES = CpuSet((1 << 1024) - 1)  # of a host, the most that Linux knows (CONFIG_NODES_SHIFT=10)
+_NODES = CpuSet((1 << NODES_MOST) - 1)  # of a host
 _RANGES = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:;[0-9]{1,5}(?:-[0-9]{1,5})?)*")
 
 

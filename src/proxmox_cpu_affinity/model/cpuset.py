@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.ids import Cpu
 
+CPUS_MOST = 8192
+"""The most CPUs that Linux can be built for on x86 (CONFIG_NR_CPUS)."""
+
 CPU_LIMIT = 65536
-"""CPU numbers from here on are a typing error, not a machine (Linux: CONFIG_NR_CPUS <= 8192)."""
+"""CPU numbers from here on are a typing error, not a machine."""
 
 
 @dataclass(frozen=True, slots=True)
