@@ -16,6 +16,10 @@ FILES = generate(parse_spec("2x1x2x2"))
 HOST = topology(FILES)
 MATRIX = predicted(HOST)
 ROWS = tuple(tuple(MATRIX.row(cpu)) for cpu in MATRIX.cpus)
+ENDLESS = [
+    {"cpu": a, "ranking": [{"cpu": b, "socket": 0, "core": b, "latency_ns": 10**400}]}
+    for a, b in ((0, 1), (1, 0))
+]
 TEXTS = {
     "csv": latency_csv.to_text(MATRIX),
     "xml": hwloc_xml.to_text(HOST, MATRIX),
@@ -68,6 +72,7 @@ def test_an_empty_first_line_is_the_first_row_of_a_triangle() -> None:
         "{}",
         "<xml/>",
         "hello",
+        json.dumps(ENDLESS),
         "[" * 100_000,
     ],
 )

@@ -5,6 +5,7 @@ Out of scope: what the keys mean (wire, the caches).
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
@@ -78,6 +79,26 @@ def objects(value: Mapping[str, object], key: str, *, most: int) -> list[Mapping
     if not all(isinstance(entry, dict) for entry in found):
         raise BadRequestError(f"every entry of {key!r} must be an object")
     return found
+
+
+def items(value: object) -> list[object]:
+    """The entries of a list. TypeError for anything else."""
+    if not isinstance(value, list):
+        raise TypeError("no list")
+    return value
+
+
+def nanoseconds(value: object) -> float:
+    """A latency. TypeError for what is no number, ValueError for one that no latency is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("no number")
+    try:
+        ns = float(value)
+    except OverflowError:  # JSON's whole numbers have no end
+        ns = math.inf
+    if not (math.isfinite(ns) and ns >= 0):
+        raise ValueError("no latency")
+    return ns
 
 
 def _wrong(key: str, kind: type) -> BadRequestError:
