@@ -255,3 +255,15 @@ def test_answer_about_the_scope_of_a_start_that_failed_is_not_of_the_next_start(
     wanted = story.state.tracked[Vmid(100)].placement.applied
     for effective in (wanted, None):
         assert step(story.state, Enclosed(4.0, Vmid(100), wanted, effective)) == (story.state, ())
+
+
+def test_guest_that_is_adopted_is_not_refused_any_more() -> None:
+    """`ps` went on saying why it has no CPUs, beside those that it has."""
+    guests = {100: ("cores: 4", "tags: cpu-dedicated", HOOK), 101: ("cores: 2", HOOK)}
+    events = ("0 start 101", "1 restart lost", "2 start 100", "3 post-start 101")
+    story = played("1x1x4x1", guests, *events, settings=EXACT)
+    assert Vmid(101) in story.state.refused
+    for event in ("4 die 100", "5 scan"):
+        story.play(event)
+    assert Vmid(101) in story.state.tracked
+    assert not story.state.refused

@@ -216,7 +216,7 @@ def adopted(
         except UnplaceableError:
             continue  # placed, or refused, like any other guest that runs
         tracked = replace(tracked, process=process, since=now, found=(), held=Held.LATER)
-        state = state.with_tracked(process.vmid, tracked)
+        state = state.without_refusal(process.vmid).with_tracked(process.vmid, tracked)
         text = f"found running on {named(mask)}: adopted"
         actions += (Tell(Level.INFO, process.vmid, text), Watch(process))
         confine += (Confine(process, tracked.placement),)
