@@ -473,9 +473,9 @@ class Service:
 
     @staticmethod
     def _tell(action: Tell) -> None:
-        write = {Level.DEBUG: log.debug, Level.INFO: log.info, Level.WARN: log.warning}
+        write = log.warning if action.level is Level.WARN else log.info
         extra = {} if action.vmid is None else {"vmid": action.vmid}
-        write[action.level]("%s", action.text, extra=extra)
+        write("%s", action.text, extra=extra)
 
     def _boot_id(self) -> str:
         return (self.world.tree.text("proc/sys/kernel/random/boot_id") or "").strip()
