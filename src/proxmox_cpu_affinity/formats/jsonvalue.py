@@ -48,6 +48,7 @@ def only(value: Mapping[str, object], *known: str) -> None:
 
 
 def boolean(value: Mapping[str, object], key: str, *, default: bool | None = None) -> bool:
+    """The truth under a key. BadRequestError where there is another thing, or none and no default."""
     found = value.get(key, default)
     if not isinstance(found, bool):
         raise _wrong(key, bool)
@@ -55,6 +56,7 @@ def boolean(value: Mapping[str, object], key: str, *, default: bool | None = Non
 
 
 def whole(value: Mapping[str, object], key: str, *, low: int, high: int) -> int:
+    """The whole number from `low` to `high` under a key. BadRequestError for anything else."""
     found = value.get(key)
     if not isinstance(found, int) or isinstance(found, bool):
         raise _wrong(key, int)
@@ -64,6 +66,7 @@ def whole(value: Mapping[str, object], key: str, *, low: int, high: int) -> int:
 
 
 def text(value: Mapping[str, object], key: str, default: str | None = None) -> str:
+    """The text under a key. BadRequestError where there is another thing, or none and no default."""
     found = value.get(key, default)
     if not isinstance(found, str):
         raise _wrong(key, str)
@@ -71,6 +74,7 @@ def text(value: Mapping[str, object], key: str, default: str | None = None) -> s
 
 
 def objects(value: Mapping[str, object], key: str, *, most: int) -> list[Mapping[str, object]]:
+    """The objects of the list under a key, `most` at most. BadRequestError for anything else."""
     found = value.get(key)
     if not isinstance(found, list):
         raise _wrong(key, list)

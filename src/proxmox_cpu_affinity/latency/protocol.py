@@ -107,11 +107,15 @@ def fixed_or_adaptive(
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
+    """What the program says first."""
+
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
+    """One timed batch of round trips."""
+
     ns: float  # one way
     switches: int  # involuntary context switches of both threads
 
@@ -135,6 +139,8 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
+    """The end of an answer: so many pairs were dealt with."""
+
     pairs: int
 
 

@@ -25,6 +25,7 @@ class CpuSet:
 
     @staticmethod
     def of(cpus: Iterable[int]) -> "CpuSet":
+        """The set of these CPUs, in any order and number. ValueError for a negative one."""
         mask = 0
         for cpu in cpus:
             mask |= 1 << cpu
