@@ -48,7 +48,7 @@ def only(value: Mapping[str, object], *known: str) -> None:
 
 
 def boolean(value: Mapping[str, object], key: str, *, default: bool | None = None) -> bool:
-    """The truth under a key. BadRequestError where there is another thing, or none and no default."""
+    """The truth under a key. BadRequestError for another thing, or none and no default."""
     found = value.get(key, default)
     if not isinstance(found, bool):
         raise _wrong(key, bool)
@@ -66,7 +66,7 @@ def whole(value: Mapping[str, object], key: str, *, low: int, high: int) -> int:
 
 
 def text(value: Mapping[str, object], key: str, default: str | None = None) -> str:
-    """The text under a key. BadRequestError where there is another thing, or none and no default."""
+    """The text under a key. BadRequestError for another thing, or none and no default."""
     found = value.get(key, default)
     if not isinstance(found, str):
         raise _wrong(key, str)
