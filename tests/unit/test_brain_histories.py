@@ -267,3 +267,14 @@ def test_guest_that_is_adopted_is_not_refused_any_more() -> None:
         story.play(event)
     assert Vmid(101) in story.state.tracked
     assert not story.state.refused
+
+
+def test_scope_of_a_start_that_took_too_long_is_let_go() -> None:
+    """Its CPUs were free for others, and what began in it later was still held on them."""
+    guest = ("cores: 2", HOOK)
+    story = played("1x2x4x1", {100: guest}, "0 systemd", "1 scope 100", "130 scan")
+    assert Vmid(100) not in story.state.tracked
+    assert story.world.scopes[Vmid(100)] == CpuSet()
+    for event in ("131 set 100 tags: cpu-affinity-off", "132 run 100", "160 scan"):
+        story.play(event)
+    assert kernel(story, 100) == {"0-7"}
