@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from proxmox_cpu_affinity.cli.main import main
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, topology
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR
+from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.linux import archive
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.sim.hosts import generate, parse_spec

@@ -91,6 +91,15 @@ def test_a_guest_with_nodes_of_its_own_is_not_moved() -> None:
     assert rebalanced(host, Occupancy((split, holding(2, "0"))), staying=frozenset({Vmid(2)})) == ()
 
 
+def test_a_guest_bound_to_a_host_node_is_moved_on_it() -> None:
+    host = host_of("2x1x4x1")
+    bound = replace(holding(1, "4"), part_of=(0,), spans=(CpuSet.parse("4"),))
+    others = (holding(2, "4-6"), holding(3, "5"))
+    (move,) = rebalanced(host, Occupancy((bound, *others)), staying=frozenset({Vmid(2), Vmid(3)}))
+    assert str(move.after.home) == "7"  # CPUs 0-3 are free as well
+    assert move.after.mask_of(0) == move.after.home
+
+
 def test_a_pinned_guest_stays_pinned() -> None:
     host = host_of("1x1x4x1")
     pinned = replace(holding(1, "0"), pinned=True)

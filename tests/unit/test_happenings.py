@@ -87,7 +87,6 @@ class History:
             outcome=outcome,
             confinement=Confinement.THREADS,
             threads=3,
-            vcpus=1,
             faults=() if outcome is Outcome.FULL else FAULT,
             found=tuple((Tid(i), mask) for i, mask in enumerate(masks)),
         )

@@ -209,4 +209,4 @@ def test_a_trusted_matrix_that_contradicts_sysfs_says_so() -> None:
     far = {(0, 2): 90.0, (1, 3): 90.0}
     got = tuple(sample_of(far.get(pair, 30.0), pair) for pair in pairs_of(smt))
     matrix = judged(smt, Run(6, got), ADAPTIVE)
-    assert "sysfs contradicted: CPUs 0,2 and 1 more: SMT siblings" in said(matrix)
+    assert "sysfs contradicted: CPUs 0,2 and 1 more core: SMT siblings" in said(matrix)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxmox_cpu_affinity.engine.facts import Widening
 from proxmox_cpu_affinity.formats.pressure import run_delay, some_waited, some_waits
 from proxmox_cpu_affinity.linux.pressure import WaitingMeter
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.guest import GuestProcess
 from proxmox_cpu_affinity.model.ids import Pid, Vmid
+from proxmox_cpu_affinity.model.placement import Widening
 
 # As Linux 6.1 writes it; the line `full` came to CPU pressure with 5.13.
 PRESSURE = (

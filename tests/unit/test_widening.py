@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxmox_cpu_affinity.engine.facts import Occupancy, Widening
+from proxmox_cpu_affinity.engine.facts import Occupancy
 from proxmox_cpu_affinity.engine.width import widened
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Vmid
-from proxmox_cpu_affinity.model.placement import Placement, Widen
+from proxmox_cpu_affinity.model.placement import Placement, Widen, Widening
 from proxmox_cpu_affinity.reconcile import State
 from proxmox_cpu_affinity.reconcile.actions import Action
 from proxmox_cpu_affinity.reconcile.events import Event

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from proxmox_cpu_affinity.formats import cpuinfo
-from proxmox_cpu_affinity.formats.sysfs import (
+from proxmox_cpu_affinity.formats.sysfiles import (
     CPU_DIR,
     HYPERVISOR,
     KIND_FILES,
