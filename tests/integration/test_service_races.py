@@ -343,7 +343,7 @@ def test_releasing_names_who_was_to_be_let_go_before_and_is_held_still(tmp_path:
         ) -> Confined:
             if process.vmid == 101:
                 return await undo(process, found, free)
-            return Confined(process, free, Outcome.FAILED, Confinement.NONE, 0, 0)
+            return Confined(process, free, Outcome.FAILED, Confinement.NONE, 0)
 
         vars(made.effects.confiner)["undo"] = refused
         await made.reassign(Vmid(100), undo=True)
