@@ -1,75 +1,40 @@
-"""Threads that refuse a mask: one is its own matter, all of them are a failure. Real threads."""
+"""Thread masks of real processes: given, and given back."""
 
-import errno
 import os
 import subprocess
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
-from proxmox_cpu_affinity.linux.threads import own_cpus, tids_of
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.guest import GuestProcess
-from proxmox_cpu_affinity.model.ids import Cpu, Pid, Vmid
-from proxmox_cpu_affinity.model.placement import Outcome, Placement
+from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
+from proxmox_cpu_affinity.model.placement import Outcome
 
-TREE = Tree(Path("/"))
-MASKS = ThreadMasks(TREE, lambda _: True)
-TWO_THREADS = """
-import threading, time
-threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
-print("up", flush=True)
-time.sleep(600)
-"""
-
-
-def on(cpu: int) -> Placement:
-    cpus = CpuSet.of((Cpu(cpu),))
-    return Placement(Vmid(100), cpus, cpus, (Cpu(cpu),), Cpu(cpu))
+CPUS = sorted(os.sched_getaffinity(0))
+NOWHERE = 9999  # no host has it: to the kernel a CPU that is offline
 
 
 @pytest.fixture
 def process() -> Iterator[GuestProcess]:
-    """One with two threads."""
-    words = [sys.executable, "-c", TWO_THREADS]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as running:
-        try:
-            assert running.stdout is not None
-            assert running.stdout.readline() == "up\n"
-            yield GuestProcess(Vmid(100), Pid(running.pid), 1)
-        finally:
-            running.kill()
+    with subprocess.Popen(["sleep", "60"]) as started:
+        yield GuestProcess(Vmid(100), Pid(started.pid), 1)
+        started.kill()
 
 
-def test_a_cpu_that_is_not_there_is_a_failure_in_the_kernels_words(process: GuestProcess) -> None:
-    done = MASKS.confine(process, on(60000))
-    assert (done.outcome, done.threads) == (Outcome.FAILED, 2)
-    assert {fault.reason for fault in done.faults} == {os.strerror(errno.EINVAL)}
-
-
-@pytest.mark.skipif(len(own_cpus()) < 2, reason="needs two CPUs")
-def test_one_thread_that_refuses_makes_it_a_part(
-    process: GuestProcess, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("found", "becomes"), [((CPUS[0], NOWHERE), CPUS[:1]), ((NOWHERE,), CPUS), ((), CPUS)]
+)
+def test_a_mask_is_given_back_as_far_as_its_cpus_are_online(
+    process: GuestProcess, found: tuple[int, ...], becomes: list[int]
 ) -> None:
-    """As io_uring's workers do before Linux 6.4."""
-    first, second = tids_of(TREE, process.pid)
-    give = os.sched_setaffinity
-
-    def refusing(tid: int, cpus: Iterable[int]) -> None:
-        if tid == second:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        give(tid, cpus)
-
-    monkeypatch.setattr(os, "sched_setaffinity", refusing)
-    cpu = own_cpus().first()
-    done = MASKS.confine(process, on(cpu))
-    assert (done.outcome, done.threads) == (Outcome.PART, 2)
-    assert [(fault.tid, fault.reason) for fault in done.faults] == [
-        (second, os.strerror(errno.EINVAL))
-    ]
-    assert os.sched_getaffinity(first) == {cpu}
-    assert os.sched_getaffinity(second) == set(own_cpus())
+    """Once letting go failed, again at each scan, where a CPU of the mask had gone offline."""
+    os.sched_setaffinity(process.pid, CPUS[-1:])
+    masks = ThreadMasks(Tree(Path("/")), lambda _: True)
+    before = {Tid(process.pid): CpuSet.of(found)}
+    done = masks.undo(process, before, CpuSet.of(CPUS))
+    assert (done.outcome, done.faults) == (Outcome.FULL, ())
+    assert sorted(os.sched_getaffinity(process.pid)) == becomes
