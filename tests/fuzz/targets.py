@@ -41,7 +41,7 @@ from proxmox_cpu_affinity.model.latency import LatencyMatrix
 from proxmox_cpu_affinity.service.access import Access
 from proxmox_cpu_affinity.service.persist import from_json
 from proxmox_cpu_affinity.store import content_of
-from tests.fuzz import seeds
+from tests.fuzz import archives, seeds
 
 CPUS_MOST = 64  # beyond it a target does no more than read: fuzzing wants speed
 
@@ -326,4 +326,6 @@ TARGETS: Mapping[str, Target] = {
     "headers": Target(_headers, seeds.HEADERS),
     "machine": Target(_machine, seeds.MACHINES),
     "replies": Target(_replies, seeds.REPLIES),
+    "tar": Target(archives.tar, archives.TARS),
+    "folder": Target(archives.folder, archives.FOLDERS),
 }

@@ -75,6 +75,13 @@ def test_links_are_not_followed(kind: bytes, tmp_path: Path) -> None:
     assert f"{CPU_DIR}/isolated" not in found
 
 
+def test_a_path_that_leads_out_of_the_folders_is_none_of_a_host(tmp_path: Path) -> None:
+    """Found by fuzzing: it was kept as a file of the CPUs."""
+    outside = {f"{CPU_DIR}/../../../../etc/passwd": b"root", f"{CPU_DIR}/..": b""}
+    found = archive.of_archive(packed(tmp_path / "a.tar", {**sysfs(), **outside}))
+    assert found == FILES
+
+
 def test_a_member_is_read_whole_or_refused(tmp_path: Path) -> None:
     """Once it was cut at 64 KiB, and a list that ends early is another list."""
     name = f"{CPU_DIR}/long"

@@ -504,7 +504,9 @@ def test_decision_shows_its_candidates_cheapest_first() -> None:
 
 def test_candidates_name_their_cache_groups() -> None:
     host = host_of("2x2x4x2")
-    for candidate in decide(host, 4).candidates:
+    found = decide(host, 4).candidates
+    assert found
+    for candidate in found:
         named = ", ".join(map(str, groups_of(host, candidate.home)))
         assert candidate.origin in (f"cache group {named}", f"cache groups {named}")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Thresholds, Turn, compile_host
 from proxmox_cpu_affinity.engine.place import place
-from proxmox_cpu_affinity.engine.rebalance import Move, Question, after
+from proxmox_cpu_affinity.engine.rebalance import SAVED, Move, Question, Ration, after
 from proxmox_cpu_affinity.engine.rebalance import rebalanced as answered
 from proxmox_cpu_affinity.engine.score import total
 from proxmox_cpu_affinity.model.cpuset import CpuSet
@@ -118,6 +118,13 @@ def test_thresholds_decide() -> None:
     host = host_of("1x2x4x1")
     assert rebalanced(ruled(host, Thresholds(moves=0)), split) == ()
     assert rebalanced(ruled(host, Thresholds(move=0.9, inside=0.9)), split) == ()
+
+
+def test_no_more_moves_are_saved_up_than_ten() -> None:
+    assert Ration().earned(3).moves == 0
+    assert Ration().earned(4).moves == 1
+    assert Ration().earned(1000) == Ration(SAVED)
+    assert Ration().spent(2).earned(7).tenths == 1, "what had to be made is owed"
 
 
 def test_another_node_must_pay_more() -> None:

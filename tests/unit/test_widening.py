@@ -80,6 +80,12 @@ def test_a_guest_that_always_waits_in_its_groups_comes_and_goes_ever_less() -> N
     assert 10 < flapping(60.0, 60.0) <= 40
 
 
+def test_the_calm_that_is_asked_for_has_an_end() -> None:
+    longest = LONGEST * RULES.stay
+    waits = Strain(since=0.0, left=0.0, calm=longest)
+    assert felt(waits, HIGH, RULES.stay, RULES) == Strain(wide=True, calm=longest)
+
+
 def test_it_starts_anew_when_it_did_well_for_long_enough() -> None:
     strain = Strain(left=0.0, calm=960.0)
     assert felt(strain, BETWEEN, 1919.0, RULES) == strain

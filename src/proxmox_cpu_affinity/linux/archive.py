@@ -183,7 +183,7 @@ def _inside(name: str) -> str | None:
     for start in (*_WANTED, *_BESIDE):
         before, found, after = f"/{name}".rpartition(f"/{start}")
         if found and before.count("/") < 4 and (start in _WANTED or not after):
-            return start + after
+            return None if ".." in after.split("/") else start + after
     return None
 
 
