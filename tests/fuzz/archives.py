@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from proxmox_cpu_affinity.formats.cpuinfo import CPUINFO
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, HYPERVISOR, KIND_FILES, NODE_DIR
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR, HYPERVISOR, KIND_FILES, NODE_DIR
 from proxmox_cpu_affinity.linux import archive
 
 BLOCK = 512  # bytes: members of a tar begin at multiples of it
