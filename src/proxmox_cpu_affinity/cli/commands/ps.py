@@ -8,14 +8,19 @@ import click
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.answers import read_list
 from proxmox_cpu_affinity.cli.client import client_of
-from proxmox_cpu_affinity.cli.command import VMID, Command, Session, as_json, quiet
+from proxmox_cpu_affinity.cli.command import VMID, Command, Session, as_json, quiet, require_pve
 from proxmox_cpu_affinity.cli.configured import manage_here
 from proxmox_cpu_affinity.cli.words import HELD_SINCE, managed, managed_cell
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.linux.threads import affinity_of, children_of, stat_of, threads_of
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
-from proxmox_cpu_affinity.model.errors import AffinityError, GuestNotFoundError, RefusedError
+from proxmox_cpu_affinity.model.errors import (
+    AffinityError,
+    GuestNotFoundError,
+    NotPveHostError,
+    RefusedError,
+)
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Thread
 from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
 from proxmox_cpu_affinity.pve.guests import NodeGuests
@@ -39,8 +44,13 @@ class Guest:
     width_why: str = ""
     refused: str = ""
 
+    @property
+    def unread(self) -> bool:
+        """Whether it runs and nobody could read its configuration: nothing is known of that."""
+        return self.pid is not None and self.error != ""
 
-@click.command(cls=Command, needs_pve=True, examples=("ps", "ps 100 -v", "ps --json -v"))
+
+@click.command(cls=Command, examples=("ps", "ps 100 -v", "ps --json -v"))
 @click.argument("vmid", type=VMID, required=False)
 @click.option("-v", "--verbose", is_flag=True, help="Threads and child processes too.")
 @as_json
@@ -56,6 +66,8 @@ def ps(
     PCA_MANAGE=all; or why not.
     """
     guests = running(session.tree, vmid, verbose=verbose)
+    if not guests:
+        require_pve(session)
     manage = manage_here(session.tree, quiet=quiet)
     if verbose:
         known = _known(session)
@@ -71,28 +83,31 @@ def ps(
 
 
 def running(tree: Tree, vmid: Vmid | None, *, verbose: bool) -> list[Guest]:
-    """All running guests by VMID, or the one asked for, running or not. GuestNotFoundError."""
+    """All running guests by VMID, or the one asked for, running or not: who runs is shown even
+    where /etc/pve is not there. GuestNotFoundError, NotPveHostError."""
     node = NodeGuests(tree)
     if vmid is None:
         processes = sorted(node.processes().values(), key=lambda process: process.vmid)
         return [_running(tree, node, process, verbose=verbose) for process in processes]
-    config = node.config(vmid)
     process = node.process(vmid)
     if process is not None:
         return [_running(tree, node, process, verbose=verbose)]
+    config = node.config(vmid)
     stale = tree.text(f"run/qemu-server/{vmid}.pid") is not None
     error = "VM is not running (PID file names no process of it)" if stale else NOT_RUNNING
     return [Guest(config, error=error)]
 
 
 def _running(tree: Tree, node: NodeGuests, process: GuestProcess, *, verbose: bool) -> Guest:
-    error = ""
+    config, error = GuestConfig(process.vmid), ""
     try:
         config = node.config(process.vmid)
     except GuestNotFoundError:
-        config, error = GuestConfig(process.vmid), "its configuration is not found"
+        error = "its configuration is not found"
     except RefusedError:
-        config, error = GuestConfig(process.vmid), "its configuration cannot be read"
+        error = "its configuration cannot be read"
+    except NotPveHostError:
+        error = "its configuration cannot be read: /etc/pve is missing or not mounted"
     return Guest(
         config,
         process.pid,
@@ -134,21 +149,21 @@ def _children(tree: Tree, pid: Pid) -> tuple[Thread, ...]:
 
 def as_document(guest: Guest, manage: Manage | None, *, verbose: bool) -> dict[str, object]:
     """The guest as JSON; numbers of threads are texts. What is empty is left out."""
-    config = guest.config
+    config, unread = guest.config, guest.unread
     fields: dict[str, object] = {
         "vmid": config.vmid,
         "pid": guest.pid,
-        "hook_status": hook_status(config),
-        "cores": config.cores,
-        "sockets": config.sockets,
-        "numa": config.numa,
+        "hook_status": "Unknown" if unread else hook_status(config),
+        "cores": None if unread else config.cores,
+        "sockets": None if unread else config.sockets,
+        "numa": None if unread else config.numa,
         "affinity": str(guest.affinity),
     }
     if verbose and guest.pid is not None:
         fields["threads"] = [{"tid": str(t.tid), **_seen(t)} for t in guest.threads]
         fields["children"] = [{"pid": str(t.tid), **_seen(t)} for t in guest.children]
     fields["error"] = guest.error
-    fields["managed_by"], fields["reason_code"] = managed(config, manage)
+    fields["managed_by"], fields["reason_code"] = managed(config, None if unread else manage)
     fields["held_since"] = guest.held_since
     fields["width"], fields["width_why"] = guest.width, guest.width_why
     fields["refused"] = guest.refused
@@ -173,7 +188,9 @@ def hook_status(config: GuestConfig) -> str:
 
 
 def _row(guest: Guest, manage: Manage | None) -> ui.Row:
-    config = guest.config
+    config, affinity = guest.config, guest.affinity or "-"
+    if guest.unread:
+        return (config.vmid, guest.pid, "-", "-", "-", "-", affinity, "-")
     return (
         config.vmid,
         guest.pid or "-",
@@ -181,7 +198,7 @@ def _row(guest: Guest, manage: Manage | None) -> ui.Row:
         config.sockets,
         int(config.numa),
         hook_status(config),
-        guest.affinity or "-",
+        affinity,
         managed_cell(config, manage),
     )
 
