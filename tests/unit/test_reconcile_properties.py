@@ -13,7 +13,8 @@ from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.reconcile import State, step
 from proxmox_cpu_affinity.reconcile.actions import Action, Confine, Inspect
 from proxmox_cpu_affinity.reconcile.events import Event, Inspected
-from tests.faults.memory import GUESTS, HOOKS, HOST, OTHER_HOSTS, SERVICE
+from tests.faults.history import HOOKS
+from tests.faults.memory import GUESTS, HOST, OTHER_HOSTS, SERVICE
 from tests.scenarios.invariants import check_drop_ins, check_node, check_step, plain, unanswered
 from tests.scenarios.scenario import Scenario
 from tests.scenarios.story import Story
