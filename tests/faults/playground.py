@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 from proxmox_cpu_affinity.sim import hookscript, node, processes
@@ -306,7 +307,7 @@ def asked(service: Running, path: str, body: object = None) -> Answer | None:
     """The answer to a POST, none where nobody answers."""
     try:
         return service.ask("POST", path, {} if body is None else body)
-    except OSError:
+    except (OSError, HTTPException):
         return None
 
 

@@ -1,13 +1,15 @@
 """Each errand finds what it is there to find; nobody is blamed for a machine without time."""
 
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from proxmox_cpu_affinity.linux.dropins import FOLDER
 from tests.faults.errands import HELD, QEMU_TOO_SLOW, DropIn, Install, Life, TooSlowError
-from tests.faults.playground import Playground, playground
+from tests.faults.playground import Playground, asked, playground
 from tests.faults.steps import done
 
 TOO_SLOW = f'#!/bin/sh\necho "start failed: command \'{QEMU_TOO_SLOW}" >&2\nexit 255\n'
@@ -69,3 +71,24 @@ def test_drop_in_that_is_half_there_or_stays_is_found(ground: Playground) -> Non
     folder = ground.node.root / FOLDER / "100.scope.d"
     text = f"mkdir -p {folder}; echo half >{folder}/strange.conf"
     assert errand.do(_instead(text)) == ["half a drop-in: 'half\\n'", "left over: strange.conf"]
+
+
+def test_half_an_answer_is_none(ground: Playground) -> None:
+    """As when the service cannot send the rest of it."""
+    service = ground.service(begun=False)
+    service.socket.parent.mkdir(exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(service.socket))
+        listener.listen()
+
+        def answer() -> None:
+            for _ in range(2):
+                with listener.accept()[0] as peer:
+                    peer.recv(4096)
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert not service.answers()
+        assert asked(service, "/api/v1/reassign") is None
+        thread.join()

@@ -87,7 +87,7 @@ class Running:
     def answers(self) -> bool:
         try:
             return self.get("/api/v1/ping").status == 200
-        except OSError:
+        except (OSError, http.client.HTTPException):  # also half an answer
             return False
 
     @property
