@@ -1,4 +1,4 @@
-"""What each endpoint does: a method for every name in wire.ENDPOINTS, checked at start."""
+"""What each endpoint does: a method for every name in endpoints.ENDPOINTS, checked at start."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.engine.occupancy import overlapping
 from proxmox_cpu_affinity.engine.plan import steps, summed
-from proxmox_cpu_affinity.formats import wire
+from proxmox_cpu_affinity.formats import endpoints, wire, wire_bodies
 from proxmox_cpu_affinity.formats.wire_trial import Preview, Trial
 from proxmox_cpu_affinity.model.errors import (
     AffinityError,
@@ -58,7 +58,7 @@ class Call:
 
     @property
     def vmid(self) -> Vmid:
-        return wire.read_vmid(self._vmid)
+        return endpoints.read_vmid(self._vmid)
 
 
 class Api:
@@ -93,7 +93,7 @@ class Api:
 
     def handlers(self) -> dict[str, Handler]:
         """One for every endpoint; a missing one is a defect of ours and ends the start."""
-        return {endpoint.name: getattr(self, endpoint.name) for endpoint in wire.ENDPOINTS}
+        return {endpoint.name: getattr(self, endpoint.name) for endpoint in endpoints.ENDPOINTS}
 
     async def ping(self, call: Call) -> wire.Ping:
         del call
@@ -267,15 +267,15 @@ class Api:
         return views.hook_stopped(self._service.state, call.vmid)
 
     async def _hook(self, call: Call, phase: Phase) -> None:
-        wire.HookBody.read(call.body)
+        wire_bodies.HookBody.read(call.body)
         await self._service.hook(call.vmid, phase)
 
     async def reassign_guest(self, call: Call) -> wire.ReassignRow:
-        undo = wire.ReassignBody.read(call.body).undo
+        undo = wire_bodies.ReassignBody.read(call.body).undo
         return await self._reassign(call.vmid, undo=undo)
 
     async def reassign_all(self, call: Call) -> list[wire.ReassignRow]:
-        undo = wire.ReassignBody.read(call.body).undo
+        undo = wire_bodies.ReassignBody.read(call.body).undo
         await self._service.scan()
         state = self._service.state
         running = sorted(v for v, t in state.tracked.items() if t.running)
@@ -308,7 +308,7 @@ class Api:
         )
 
     async def plan(self, call: Call) -> wire.PlanAnswer:
-        wanted = wire.PlanBody.read(call.body).guests
+        wanted = wire_bodies.PlanBody.read(call.body).guests
         requests = [_request(guest) for guest in wanted]
         state = self._service.state
         found = []
@@ -330,7 +330,7 @@ class Api:
         return {"action": f"new affinity: {','.join(map(str, tracked.placement.home))}"}
 
 
-def _request(guest: wire.PlanGuest) -> Request:
+def _request(guest: wire_bodies.PlanGuest) -> Request:
     tags = (f"cpu-{guest.policy}",)
     vmid = Vmid(guest.vmid)
     return request_for(
