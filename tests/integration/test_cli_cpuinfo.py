@@ -195,3 +195,17 @@ def test_what_only_one_of_two_has_is_left_out_and_said(
     alone.write_text(json.dumps(entries))
     assert main(["cpuinfo", "--compare", str(small), str(alone)]) == 2
     assert "no pair of CPUs in common" in capsys.readouterr().err
+
+
+def test_nothing_is_as_far_as_a_latency_of_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zero, some = tmp_path / "zero.csv", tmp_path / "some.csv"
+    zero.write_text(",,\n0,,\n60,70,\n")
+    some.write_text(",,\n50,,\n60,70,\n")
+    assert main(["cpuinfo", "--compare", str(zero), str(some)]) == 0
+    assert "0      1       0.00    50.00   inf" in capsys.readouterr().out
+    zero.write_text(",\n0,\n")
+    some.write_text(",\n50,\n")
+    assert main(["cpuinfo", "--compare", str(zero), str(some), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ratio"] is None

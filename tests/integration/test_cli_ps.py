@@ -235,6 +235,35 @@ def test_a_running_guest_without_a_configuration_is_still_listed(ps: Ps) -> None
     file.write_text("cores: 1\n")
 
 
+def test_of_a_guest_whose_configuration_cannot_be_read_nothing_is_made_up(ps: Ps) -> None:
+    pid = start(ps.node, 100)
+    file = ps.node.path("/etc/pve/qemu-server/100.conf")
+    text = file.read_text()
+    file.unlink()
+    file.mkdir()
+    for words in ([], ["100"]):
+        status, out, err = ps.run(*words)
+        assert (status, err) == (0, "VM 100: its configuration cannot be read\n")
+        row = out.splitlines()[1].split()
+        assert row == ["100", str(pid), "-", "-", "-", "-", cpulist(pid), "-"]
+    assert list(ps.documents()[0]) == [
+        *("vmid", "pid", "affinity", "error", "managed_by", "reason_code"),
+    ]
+    file.rmdir()
+    file.write_text(text)
+
+
+def test_verbose_says_that_a_guest_was_let_go_by_hand(ps: Ps) -> None:
+    start(ps.node, 100, "--tags", "cpu-affinity")
+    with Running(ps.node) as service:
+        assert "released" not in ps.documents("-v")[0]
+        assert service.post("/api/v1/guests/100/reassign", {"undo": True})["status"] == "success"
+        _, out, _ = ps.run("-v")
+        assert "\nThreads of VM 100 (let go by hand until its next start):\n" in out
+        assert ps.documents("-v")[0]["released"] == "let go by hand until its next start"
+        assert service.end() == 0
+
+
 def test_a_guest_on_its_way_to_this_node_has_its_configuration_elsewhere(ps: Ps) -> None:
     start(ps.node, 100)
     folder = ps.node.path("/etc/pve/nodes/two/qemu-server")

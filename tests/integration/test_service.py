@@ -187,6 +187,16 @@ def test_undo_gives_back_the_masks_that_were_there(sim_node: Node) -> None:
         single_cpu(sim_node, 100)
 
 
+def test_a_guest_that_was_let_go_gives_no_cpu_back_when_it_stops(sim_node: Node) -> None:
+    with Running(sim_node) as service:
+        add_guest(sim_node, 100)
+        sim_node.do("start", 100)
+        assert service.post("/api/v1/guests/100/reassign", {"undo": True})["status"] == "success"
+        assert "free again" not in sim_node.do("stop", 100)
+        sim_node.do("start", 100)
+        assert "is free again" in sim_node.do("stop", 100)
+
+
 @needs_two_cpus
 def test_release_lets_every_guest_go(sim_node: Node) -> None:
     with Running(sim_node) as service:

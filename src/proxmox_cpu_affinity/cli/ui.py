@@ -3,7 +3,6 @@
 Out of scope: what is said. Texts come from the commands, without control characters' effects.
 """
 
-import json
 import os
 import sys
 import time
@@ -35,10 +34,14 @@ def flush() -> None:
     sys.stdout.flush()
 
 
-def abandon() -> None:
-    """Nobody reads any more: let the interpreter's last flush go nowhere (docs of `signal`)."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+def settle() -> None:
+    """Where what is still held back cannot be written, for nobody reads it or there is no room, let
+    the interpreter's last flush go nowhere (docs of `signal`): it would fail once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
 
 
 def result(text: str) -> None:
@@ -76,6 +79,8 @@ def line_out(text: str) -> None:
 
 def document(value: object) -> None:
     """A result as JSON."""
+    import json
+
     print(json.dumps(value, indent=2))
 
 

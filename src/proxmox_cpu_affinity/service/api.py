@@ -68,6 +68,7 @@ class Api:
         self._service = service
         self._thinking = asyncio.Lock()
         self._waiting = 0
+        self._let_go: set[Vmid] = set()  # by hand, in their last run: it gave back its CPUs then
 
     @asynccontextmanager
     async def _its_turn(self) -> AsyncIterator[None]:
@@ -248,10 +249,12 @@ class Api:
         return await self._think(_figures, self._service)
 
     async def pre_start(self, call: Call) -> wire.HookAnswer:
+        self._let_go.discard(call.vmid)
         await self._hook(call, Phase.PRE_START)
         return views.hook_started(self._service.state, call.vmid, announced=True)
 
     async def post_start(self, call: Call) -> wire.HookAnswer:
+        self._let_go.discard(call.vmid)
         await self._hook(call, Phase.POST_START)
         return views.hook_started(self._service.state, call.vmid, announced=False)
 
@@ -260,9 +263,9 @@ class Api:
         return wire.HookAnswer(call.vmid, "")
 
     async def post_stop(self, call: Call) -> wire.HookAnswer:
-        had_none = call.vmid in self._service.state.refused
+        had_none = call.vmid in self._service.state.refused or call.vmid in self._let_go
         await self._hook(call, Phase.POST_STOP)
-        if had_none:  # its last place is of an earlier run
+        if had_none:  # its last place is of an earlier run, or was given back before
             return wire.HookAnswer(call.vmid, "")
         return views.hook_stopped(self._service.state, call.vmid)
 
@@ -302,7 +305,9 @@ class Api:
         await self._service.reassign(vmid, undo=undo)
         freed = self._service.freed.pop(vmid, None)
         if undo:
+            self._let_go.update({vmid} if freed else ())
             return views.let_go(vmid, freed, before=before)
+        self._let_go.discard(vmid)
         return views.reassigned(
             self._service.state, vmid, running=process is not None, before=before, freed=freed
         )

@@ -24,8 +24,8 @@ from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.client import Client
 from proxmox_cpu_affinity.cli.command import Command
 from proxmox_cpu_affinity.cli.ending import end_process, end_service
-from proxmox_cpu_affinity.cli.words import counted
 from proxmox_cpu_affinity.model.errors import AffinityError, ProgramFailedError, UsageError
+from proxmox_cpu_affinity.render.words import counted
 from proxmox_cpu_affinity.sim import hookscript, processes
 from proxmox_cpu_affinity.sim import node as nodes
 from proxmox_cpu_affinity.sim.settings import GuestKind

@@ -139,7 +139,7 @@ def plan(
 def _converse() -> int:
     from proxmox_cpu_affinity.cli.jsonlines import converse
 
-    converse(sys.stdin, ui.line_out)
+    converse(sys.stdin.buffer, ui.line_out)
     return 0
 
 

@@ -9,8 +9,9 @@ import click
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import Command, Group, as_json
 from proxmox_cpu_affinity.cli.remedies import called
-from proxmox_cpu_affinity.cli.words import counted, cpus_named
+from proxmox_cpu_affinity.cli.words import cpus_named
 from proxmox_cpu_affinity.model.errors import UsageError
+from proxmox_cpu_affinity.render.words import counted
 
 
 class _FreeCommand(Command):
@@ -117,7 +118,10 @@ def start(*, directory: Path, as_json: bool) -> None:
 @directory
 @as_json
 def stop(*, directory: Path, as_json: bool) -> None:
-    """Pull a node's power plug: all its processes end, our service too, without hooks."""
+    """Pull a node's power plug.
+
+    All its processes end, our service too, without hooks.
+    """
     from proxmox_cpu_affinity.cli.ending import end_service
     from proxmox_cpu_affinity.sim.node import Node
 
@@ -155,7 +159,10 @@ def _say(directory: Path, status: str, *, as_json: bool) -> None:
 @directory
 @click.argument("words", metavar="PROGRAM [WORDS]...", nargs=-1, type=click.UNPROCESSED)
 def run(*, directory: Path, words: Sequence[str]) -> int:
-    """Run one of a node's programs: qm, pvesm, ha-manager, pvesh, vzdump."""
+    """Run one of a node's programs.
+
+    They are qm, pvesm, ha-manager, pvesh and vzdump.
+    """
     from proxmox_cpu_affinity.sim.layout import PROGRAMS
     from proxmox_cpu_affinity.sim.node import Node
 
