@@ -193,6 +193,29 @@ def test_importing_the_program_imports_no_command() -> None:
     assert not [name for name in done.stdout.split() if name.startswith(folder)]
 
 
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("plan --host", "file"),
+        ("plan --latency", "file"),
+        ("topology --host", "file"),
+        ("cpuinfo --from", "file"),
+        ("cpuinfo --compare a", "file"),
+        ("cpuinfo --svg", "file"),
+        ("status svg -o", "file"),
+        ("demo --output", "dir"),
+    ],
+)
+def test_what_takes_a_file_completes_files(
+    words: str, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_PROXMOX_CPU_AFFINITY_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"{NAME} {words} x")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) + 1))
+    assert main([]) == 0
+    assert capsys.readouterr().out == f"{kind},x\n"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_call_the_program_back(
     shell: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

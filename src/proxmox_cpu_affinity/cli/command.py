@@ -176,6 +176,24 @@ class VmidType(click.ParamType):
 
 
 VMID = VmidType()
+LIKE = "write it like 0-1,8"
+"""What to do about a cpulist that is none."""
+
+
+def complete_file(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> "list[CompletionItem]":
+    """Files, for options that take other words too."""
+    from click.shell_completion import CompletionItem
+
+    del ctx, param
+    return [CompletionItem(incomplete, type="file")]
+
+
+def not_written(option: str, path: Path, error: OSError) -> UsageError:
+    """Of a file that an option names and that cannot be written."""
+    return UsageError(f"{option} {path}: {error.strerror}", hint="name a file that can be written")
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="No warnings and remarks on stderr.")

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from proxmox_cpu_affinity.model.guest import GuestConfig, Manage
+from proxmox_cpu_affinity.render.words import counted
 
 if TYPE_CHECKING:  # most commands need no type of the API
     from proxmox_cpu_affinity.formats import wire
@@ -65,7 +66,7 @@ def matrix_words(matrix: "wire.MatrixState") -> str:
     if 0 < matrix.measured_share < 1:
         words += f" ({100 * matrix.measured_share:.0f} % of the pairs)"
     if matrix.measuring:
-        words += f"; measuring now, {matrix.pairs_done} of {matrix.pairs_all} pairs"
+        words += f"; measuring now, {matrix.pairs_done} of {counted(matrix.pairs_all, 'pair')}"
     known = [text for text in matrix.conditions if text != ONLY_PREDICTED]
     advice = to_do(matrix.verdict, matrix.conditions, again="it is measured again by itself")
     return "; ".join(filter(None, (words, *known, advice)))

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import click
 
 from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.cli.command import Command, Session, as_json, quiet
+from proxmox_cpu_affinity.cli.command import (
+    LIKE,
+    Command,
+    Session,
+    as_json,
+    complete_file,
+    not_written,
+    quiet,
+)
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault, UsageError
 from proxmox_cpu_affinity.model.latency import Method, PairSample
@@ -93,9 +101,16 @@ class Wishes:
     "--from",
     "from_file",
     metavar="FILE",
+    shell_complete=complete_file,
     help="Show a saved one: JSON, CSV, hwloc's XML, or a host's snapshot.",
 )
-@click.option("--compare", nargs=2, metavar="A B", help="Compare two saved ones.")
+@click.option(
+    "--compare",
+    nargs=2,
+    metavar="A B",
+    shell_complete=complete_file,
+    help="Compare two saved ones.",
+)
 @as_json
 @quiet
 @click.pass_obj
@@ -128,13 +143,17 @@ def _check(wishes: Wishes) -> None:
     methods = wishes.method.split(",")
     unknown = [word for word in methods if word not in list(Method)]
     if unknown:
-        raise UsageError(f"--method: {unknown[0][:20]!r} is not one of {', '.join(Method)}")
+        raise UsageError(
+            f"--method: {unknown[0][:20]!r} is no method", hint=f"there are {', '.join(Method)}"
+        )
     if len(set(methods)) < len(methods):
-        raise UsageError("--method: each method once")
+        raise UsageError("--method names a method twice", hint="name each once")
     if wishes.csv and (wishes.as_json or wishes.summary or wishes.verbose):
-        raise UsageError("--csv prints the matrix alone: not with --json, --summary or --verbose")
+        raise UsageError(
+            "--csv prints the matrix alone", hint="leave --json, --summary and --verbose out"
+        )
     if len(methods) > 1 and (wishes.csv or wishes.svg or wishes.hwloc):
-        raise UsageError("--csv, --svg and --hwloc are of one method: give --method only one")
+        raise UsageError("--csv, --svg and --hwloc are of one method", hint="give --method one")
     away = [
         name
         for name, value in (("--from", wishes.from_file), ("--compare", wishes.compare))
@@ -144,7 +163,8 @@ def _check(wishes: Wishes) -> None:
     here = wishes.rounds or wishes.iterations or wishes.cpus or not usual
     if len(away) > 1 or (away and here):
         raise UsageError(
-            f"{' and '.join(away)}: nothing is measured, so no other choice has a meaning"
+            f"{' and '.join(away)}: nothing is measured, so no other choice has a meaning",
+            hint="leave the other options out",
         )
 
 
@@ -156,7 +176,7 @@ def _measured(session: Session, wishes: Wishes) -> "list[Measured]":
     try:
         cpus = None if wishes.cpus is None else CpuSet.parse(wishes.cpus)
     except SyntaxFault as fault:
-        raise UsageError(f"--cpus: {fault.text}") from None
+        raise UsageError(f"--cpus {wishes.cpus}: {fault.text}", hint=LIKE) from None
     return [
         measured(
             session.tree,
@@ -256,7 +276,7 @@ def _write_files(found: "Measured", wishes: Wishes) -> None:
         try:
             path.write_text(made(found.topology, found.matrix), encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"{option} {path}: {error.strerror}") from None
+            raise not_written(option, path, error) from None
         ui.talk(f"written to {path}")
 
 

@@ -1,5 +1,6 @@
 """`sim`: makes, uses and removes a simulated Proxmox VE node; a thin front on the package `sim`."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,13 +82,14 @@ def create(
         kind = made.tree.settings.guest
         ui.document({"root": str(made.root), "model": model, "guests": kind, "hookscript": volume})
         return
+    root = shlex.quote(str(made.root))
     ui.lines(
         f"{made.root}: a simulated Proxmox VE {model} node. Try:",
-        f"  {made.root}/usr/sbin/qm create 100 --cores 2",
-        f"  PCA_ROOT={made.root} PCA_PORT=0 {called('proxmox-cpu-affinity-service')} --stdout &",
-        f"  {called()} --root {made.root} hookscript enable 100",
-        f"  {made.root}/usr/sbin/qm start 100",
-        f"  {called()} --root {made.root} ps",
+        f"  {root}/usr/sbin/qm create 100 --cores 2",
+        f"  PCA_ROOT={root} PCA_PORT=0 {called('proxmox-cpu-affinity-service')} --stdout &",
+        f"  {called()} --root {root} hookscript enable 100",
+        f"  {root}/usr/sbin/qm start 100",
+        f"  {called()} --root {root} ps",
     )
 
 

@@ -13,13 +13,13 @@ from proxmox_cpu_affinity.cli.command import (
     Group,
     Session,
     as_json,
+    not_written,
     require_root_folder,
     socket,
     warn_without_root,
 )
 from proxmox_cpu_affinity.cli.words import cpus_named, matrix_words
 from proxmox_cpu_affinity.formats import wire
-from proxmox_cpu_affinity.model.errors import UsageError
 from proxmox_cpu_affinity.render.words import counted
 
 _MANAGED = {
@@ -129,7 +129,7 @@ def svg(ctx: click.Context, /, *, affinity: bool, output: Path | None, socket: P
     try:
         output.write_text(picture, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"--output {output}: {error.strerror}") from None
+        raise not_written("--output", output, error) from None
     ui.talk(f"written to {output}")
 
 

@@ -5,7 +5,7 @@ import os
 import click
 
 from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.cli.command import Command, Session, as_json
+from proxmox_cpu_affinity.cli.command import Command, Session, as_json, complete_file
 from proxmox_cpu_affinity.cli.configured import settings_here
 from proxmox_cpu_affinity.cli.topologymap import topology_map
 from proxmox_cpu_affinity.formats import jsonvalue
@@ -20,6 +20,7 @@ from proxmox_cpu_affinity.model.cpuset import EMPTY
 @click.option(
     "--host",
     metavar="FILE|generated:SPEC",
+    shell_complete=complete_file,
     help="A host's snapshot, or one of PACKAGESxL3xCORESxTHREADS; default: this host.",
 )
 @as_json

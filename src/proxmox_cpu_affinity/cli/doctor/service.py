@@ -115,7 +115,7 @@ def check_matrix(patient: Patient) -> Result:
     """Whether guests are placed by measured latencies."""
     matrix = patient.status.matrix
     if matrix.measuring:
-        return ok(f"being measured: {matrix.pairs_done} of {matrix.pairs_all} pairs")
+        return ok(f"being measured: {matrix.pairs_done} of {counted(matrix.pairs_all, 'pair')}")
     again = f"it is measured again by itself; at once: {patient.remedies.restart}"
     advice = to_do(matrix.verdict, matrix.conditions, again=again)
     if matrix.verdict == "trusted":
