@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import TextIO
 
 Row = Sequence[object]
@@ -140,11 +141,19 @@ def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterat
 
 
 def pairs(lines: Iterable[tuple[str, object]]) -> None:
-    """Names and values, the values aligned."""
-    known = [(name, clean(str(value))) for name, value in lines]
-    width = max((len(name) for name, _ in known), default=0) + 1
+    """Names and values, the values aligned; on a terminal folded to its width."""
+    known = [(name, str(value)) for name, value in lines]
+    indent = max((len(name) for name, _ in known), default=0) + 1 + len(GAP)
     for name, value in known:
-        print(f"{name + ':':{width}}{GAP}{value}".rstrip())
+        first, *rest = folded(value, width() - indent) if on_terminal() else [clean(value)]
+        print(f"{name + ':':{indent}}{first}".rstrip())
+        for line in rest:
+            print(" " * indent + line)
+
+
+def folded(text: str, room: int) -> list[str]:
+    """A text in lines of so many columns, at least 30. Words stay whole: they are to be copied."""
+    return wrap(clean(text), max(room, 30), break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def width() -> int:
