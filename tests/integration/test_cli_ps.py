@@ -246,9 +246,11 @@ def test_of_a_guest_whose_configuration_cannot_be_read_nothing_is_made_up(ps: Ps
         assert (status, err) == (0, "VM 100: its configuration cannot be read\n")
         row = out.splitlines()[1].split()
         assert row == ["100", str(pid), "-", "-", "-", "-", cpulist(pid), "-"]
-    assert list(ps.documents()[0]) == [
-        *("vmid", "pid", "affinity", "error", "managed_by", "reason_code"),
+    (found,) = ps.documents()
+    assert [found[name] for name in ("hook_status", "cores", "sockets", "numa")] == [
+        *("Unknown", None, None, None),
     ]
+    assert (found["managed_by"], found["reason_code"]) == ("", "")
     file.rmdir()
     file.write_text(text)
 

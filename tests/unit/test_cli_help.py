@@ -82,6 +82,7 @@ def test_an_unknown_option_is_a_usage_error(
         ("hookscript", "enable"),
         ("hookscript", "status", "--", "-100"),
         ("status", "svg", "--json"),
+        ("status", "--json", "svg"),
         ("reassign", "1e3"),
         ("cpuinfo", "--rounds", "0"),
         ("cpuinfo", "--iterations", "x"),

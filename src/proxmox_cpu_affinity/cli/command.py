@@ -176,7 +176,7 @@ class VmidType(click.ParamType):
 
 
 VMID = VmidType()
-LIKE = "write it like 0-1,8"
+CPULIST_HINT = "write it like 0-1,8"
 """What to do about a cpulist that is none."""
 
 

@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import dataclass
 
 from proxmox_cpu_affinity.cli import latencies, ui
-from proxmox_cpu_affinity.cli.command import LIKE
+from proxmox_cpu_affinity.cli.command import CPULIST_HINT
 from proxmox_cpu_affinity.cli.words import cpus_named
 from proxmox_cpu_affinity.formats.sysfs import topology as parse_topology
 from proxmox_cpu_affinity.latency import probe
@@ -95,4 +95,4 @@ def _check(cpus: CpuSet, topology: Topology, mine: CpuSet) -> None:
                 hint=f"there are {cpus_named(topology.online & mine)}",
             )
     if len(cpus) < 2:
-        raise UsageError(f"--cpus {cpus}: a pair needs two CPUs", hint=LIKE)
+        raise UsageError(f"--cpus {cpus}: a pair needs two CPUs", hint=CPULIST_HINT)

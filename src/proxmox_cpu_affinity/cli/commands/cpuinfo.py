@@ -13,7 +13,7 @@ import click
 
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import (
-    LIKE,
+    CPULIST_HINT,
     Command,
     Session,
     as_json,
@@ -154,17 +154,23 @@ def _check(wishes: Wishes) -> None:
         )
     if len(methods) > 1 and (wishes.csv or wishes.svg or wishes.hwloc):
         raise UsageError("--csv, --svg and --hwloc are of one method", hint="give --method one")
-    away = [
-        name
-        for name, value in (("--from", wishes.from_file), ("--compare", wishes.compare))
-        if value
-    ]
-    usual = methods == ["cas"] and wishes.home == "first"
-    here = wishes.rounds or wishes.iterations or wishes.cpus or not usual
-    if len(away) > 1 or (away and here):
+    _check_saved(wishes, usual=methods == ["cas"] and wishes.home == "first")
+
+
+def _check_saved(wishes: Wishes, *, usual: bool) -> None:
+    """What has no meaning where nothing is measured, or two are compared. UsageError."""
+    saved = {"--from": wishes.from_file, "--compare": wishes.compare}
+    named = " and ".join(name for name, value in saved.items() if value)
+    here = wishes.rounds or wishes.iterations or wishes.cpus or wishes.verbose or not usual
+    if all(saved.values()) or (named and here):
         raise UsageError(
-            f"{' and '.join(away)}: nothing is measured, so no other choice has a meaning",
+            f"{named}: nothing is measured, so no other choice has a meaning",
             hint="leave the other options out",
+        )
+    if wishes.compare and (wishes.csv or wishes.svg or wishes.hwloc or wishes.summary):
+        raise UsageError(
+            "--compare shows two beside each other, --csv, --svg, --hwloc and --summary are of one",
+            hint="show one with --from",
         )
 
 
@@ -176,7 +182,7 @@ def _measured(session: Session, wishes: Wishes) -> "list[Measured]":
     try:
         cpus = None if wishes.cpus is None else CpuSet.parse(wishes.cpus)
     except SyntaxFault as fault:
-        raise UsageError(f"--cpus {wishes.cpus}: {fault.text}", hint=LIKE) from None
+        raise UsageError(f"--cpus {wishes.cpus}: {fault.text}", hint=CPULIST_HINT) from None
     return [
         measured(
             session.tree,

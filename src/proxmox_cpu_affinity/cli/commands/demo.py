@@ -34,6 +34,7 @@ SIZES = ((100, "web", 1), (101, "mail", 2), (102, "git", 2), (103, "database", 4
 LATECOMER = (104, "build", 2)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 GENERATED = "generated:2x2x4x2"
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 ANSWERS_WITHIN = 20.0  # seconds: a machine that is slower than that has other troubles
 
 
@@ -256,9 +257,6 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def _quietly(clean_up: Callable[[], object]) -> None:

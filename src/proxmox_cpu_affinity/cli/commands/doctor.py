@@ -1,7 +1,6 @@
 """`doctor`: looks whether all is as it should be, and says what to do where it is not."""
 
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,13 +46,14 @@ def doctor(session: Session, /, *, as_json: bool, socket: Path | None, quiet: bo
 
 
 def _lines(found: "Sequence[Finding]", remedies: "Remedies", *, width: int) -> Iterator[str]:
-    """A table whose last column is folded: sentences and command lines in columns beside each other
-    would be broken in the middle of a path."""
+    """A table whose findings are folded. Advice is not, and has a line of its own: the commands in
+    it are to be copied."""
     heads = list(ui.plain_table(COLUMNS[:2], [(one.check, one.status) for one in found]))
     size = max(map(len, heads)) + len(ui.GAP)
     yield heads[0].ljust(size) + COLUMNS[2]
     for head, one in zip(heads[1:], found, strict=True):
-        advice = remedies.with_path(one.advice)
-        to_do = ui.folded(f"-> {advice}", width - size) if advice else []
-        for left, line in zip_longest([head], [*ui.folded(one.text, width - size), *to_do]):
-            yield (left or "").ljust(size) + line
+        first, *rest = ui.folded(one.text, width - size)
+        yield head.ljust(size) + first
+        yield from (" " * size + line for line in rest)
+        if one.advice:
+            yield f"    -> {remedies.with_path(one.advice)}"

@@ -13,7 +13,7 @@ import click
 
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import (
-    LIKE,
+    CPULIST_HINT,
     Command,
     Session,
     as_json,
@@ -174,7 +174,7 @@ def _rules(
         try:
             kept = CpuSet.parse(reserved)
         except SyntaxFault as fault:
-            hint = fault.hint or LIKE
+            hint = fault.hint or CPULIST_HINT
             raise UsageError(f"--reserved {reserved}: {fault.text}", hint=hint) from None
     chosen = configured.strategy if strategy is None else Strategy(strategy)
     return Rules(chosen, configured.weights, kept, configured.dedicated_fallback, configured.width)

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 import click
 
 from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.cli.command import VMID, Command, Session, as_json, quiet
+from proxmox_cpu_affinity.cli.command import VMID, Command, Session, as_json, quiet, require_pve
 from proxmox_cpu_affinity.cli.configured import manage_here
 from proxmox_cpu_affinity.cli.words import HELD_SINCE, managed, managed_cell
 from proxmox_cpu_affinity.linux.threads import affinity_of, children_of, stat_of, threads_of
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
-from proxmox_cpu_affinity.model.errors import AffinityError, GuestNotFoundError, RefusedError
+from proxmox_cpu_affinity.model.errors import (
+    AffinityError,
+    GuestNotFoundError,
+    NotPveHostError,
+    RefusedError,
+)
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, Thread
 from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
 from proxmox_cpu_affinity.pve.guests import NodeGuests
@@ -39,7 +44,7 @@ class Guest:
     known: "wire.GuestView | None" = None  # what the service says of it, where it was asked
 
 
-@click.command(cls=Command, needs_pve=True, examples=("ps", "ps 100 -v", "ps --json -v"))
+@click.command(cls=Command, examples=("ps", "ps 100 -v", "ps --json -v"))
 @click.argument("vmid", type=VMID, required=False)
 @click.option("-v", "--verbose", is_flag=True, help="Threads and child processes too.")
 @as_json
@@ -55,6 +60,8 @@ def ps(
     PCA_MANAGE=all; or why not.
     """
     guests = running(session.tree, vmid, verbose=verbose)
+    if not guests:
+        require_pve(session)
     manage = manage_here(session.tree, quiet=quiet)
     if verbose:
         known = _known(session)
@@ -70,8 +77,9 @@ def ps(
 
 
 def running(tree: Tree, vmid: Vmid | None, *, verbose: bool) -> list[Guest]:
-    """All running guests by VMID, or the one asked for, running or not. GuestNotFoundError,
-    RefusedError of one that does not run."""
+    """All running guests by VMID, or the one asked for, running or not: who runs is shown even
+    where /etc/pve is not there. GuestNotFoundError, NotPveHostError; RefusedError of one that does
+    not run and whose configuration cannot be read."""
     node = NodeGuests(tree)
     if vmid is None:
         processes = sorted(node.processes().values(), key=lambda process: process.vmid)
@@ -93,6 +101,8 @@ def _running(tree: Tree, node: NodeGuests, process: GuestProcess, *, verbose: bo
         error = "its configuration is not found"
     except RefusedError:
         error = "its configuration cannot be read"
+    except NotPveHostError:
+        error = "its configuration cannot be read: /etc/pve is missing or not mounted"
     return Guest(
         process.vmid,
         config,
@@ -130,16 +140,16 @@ def _children(tree: Tree, pid: Pid) -> tuple[Thread, ...]:
 
 
 def as_document(guest: Guest, manage: Manage | None, *, verbose: bool) -> dict[str, object]:
-    """The guest as JSON; numbers of threads are texts. What is not known is left out."""
+    """The guest as JSON; numbers of threads are texts. What is empty is left out, and of a
+    configuration that cannot be read nothing is made up."""
     config, known = guest.config, guest.known
     fields: dict[str, object] = {"vmid": guest.vmid}
     if guest.pid is not None:
         fields["pid"] = guest.pid
-    if config is not None:
-        fields["hook_status"] = hook_status(config)
-        fields["cores"] = config.cores
-        fields["sockets"] = config.sockets
-        fields["numa"] = config.numa
+    fields["hook_status"] = "Unknown" if config is None else hook_status(config)
+    fields["cores"] = None if config is None else config.cores
+    fields["sockets"] = None if config is None else config.sockets
+    fields["numa"] = None if config is None else config.numa
     if guest.affinity:
         fields["affinity"] = str(guest.affinity)
     if verbose and guest.pid is not None:

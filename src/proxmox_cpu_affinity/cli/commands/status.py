@@ -20,6 +20,7 @@ from proxmox_cpu_affinity.cli.command import (
 )
 from proxmox_cpu_affinity.cli.words import cpus_named, matrix_words
 from proxmox_cpu_affinity.formats import wire
+from proxmox_cpu_affinity.model.errors import UsageError
 from proxmox_cpu_affinity.render.words import counted
 
 _MANAGED = {
@@ -33,6 +34,7 @@ _CONFINED = {"threads": "thread by thread", "scope": "by systemd scopes", "none"
 @click.group(
     cls=Group,
     invoke_without_command=True,
+    subcommand_metavar="[COMMAND [ARGS]...]",
     examples=("status", "status core-vm-affinity --json", "status svg -o latency.svg"),
 )
 @socket
@@ -121,6 +123,8 @@ def core_vm_affinity(ctx: click.Context, /, *, socket: Path | None, as_json: boo
 @click.pass_context
 def svg(ctx: click.Context, /, *, affinity: bool, output: Path | None, socket: Path | None) -> None:
     """The latency matrix as a picture."""
+    if _json(ctx, as_json=False):
+        raise UsageError("a picture is no JSON", hint="the same as numbers: status core-ranking")
     query = {"affinity": "1"} if affinity else {}
     picture = _client(ctx, socket).text("heatmap", query=query)
     if output is None:
