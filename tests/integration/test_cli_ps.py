@@ -137,6 +137,17 @@ def test_a_guest_managed_by_its_tag_or_like_all_says_so(ps: Ps) -> None:
     assert err.startswith("Warning: not known which guests are managed: ")
 
 
+def test_settings_that_cannot_be_read_are_not_taken_for_the_defaults(ps: Ps) -> None:
+    ps.node.do("create", 100, "--tags", "cpu-affinity")
+    ps.node.path("/etc/default/proxmox-cpu-affinity").mkdir(parents=True)
+    _, out, err = ps.run("100")
+    assert out.splitlines()[1].split()[-1] == "-"
+    cannot = "/etc/default/proxmox-cpu-affinity cannot be read"
+    assert err.startswith(f"Warning: not known which guests are managed: {cannot}\n")
+    for words in (["topology"], ["plan"]):
+        assert main(["--root", str(ps.node.root), *words]) == 1
+
+
 def test_nothing_running_is_an_empty_list(ps: Ps) -> None:
     assert ps.run() == (0, "  ".join(COLUMNS) + "\n", "no guest is running\n")
     assert ps.run("-q") == (0, "  ".join(COLUMNS) + "\n", "")

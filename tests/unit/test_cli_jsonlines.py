@@ -164,6 +164,12 @@ def test_bytes_that_are_no_text_are_answered_and_end_nothing() -> None:
     assert done.stderr == b""
 
 
+def test_a_conversation_with_nobody_ends_at_once() -> None:
+    program = f"{sys.executable} -m proxmox_cpu_affinity plan --json-lines <&-"
+    done = subprocess.run(["sh", "-c", program], capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
 def test_nothing_is_said_after_quit() -> None:
     assert answers({"op": "quit"}, MACHINE) == []
 

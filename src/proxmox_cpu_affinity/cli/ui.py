@@ -17,7 +17,8 @@ _EVERY = 0.2  # seconds between two states of a progress line
 
 
 def prepare() -> None:
-    """Let no output that is closed, and no character that its encoding lacks, end a command."""
+    """Let no stream that is closed, and no character that its encoding lacks, end a command."""
+    sys.stdin = sys.stdin or _nowhere()
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
@@ -27,7 +28,7 @@ def prepare() -> None:
 
 
 def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")
+    return open(os.devnull, "r+", encoding="utf-8")
 
 
 def flush() -> None:
