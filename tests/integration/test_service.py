@@ -197,6 +197,21 @@ def test_a_guest_that_was_let_go_gives_no_cpu_back_when_it_stops(sim_node: Node)
         assert "is free again" in sim_node.do("stop", 100)
 
 
+def release(node: Node) -> None:
+    """What a removal of the package runs."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "proxmox_cpu_affinity.service.main"),
+            *("--root", str(node.root), "--stdout", "--release"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @needs_two_cpus
 def test_release_lets_every_guest_go(sim_node: Node) -> None:
     with Running(sim_node) as service:
@@ -204,18 +219,24 @@ def test_release_lets_every_guest_go(sim_node: Node) -> None:
         sim_node.do("start", 100)
         single_cpu(sim_node, 100)
         service.end()
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "proxmox_cpu_affinity.service.main"),
-                *("--root", str(sim_node.root), "--stdout", "--release"),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        release(sim_node)
         assert set(CPUS) == set.union(*masks(sim_node, 100).values())
+
+
+@needs_two_cpus
+def test_service_after_a_release_holds_the_guests_but_those_undone_by_hand(sim_node: Node) -> None:
+    """A package that was removed and is installed again finds them running."""
+    with Running(sim_node) as service:
+        for vmid in (100, 101):
+            add_guest(sim_node, vmid)
+            sim_node.do("start", vmid)
+            single_cpu(sim_node, vmid)
+        assert service.post("/api/v1/guests/101/reassign", {"undo": True})["status"] == "success"
+        service.end()
+        release(sim_node)
+    with Running(sim_node):
+        single_cpu(sim_node, 100)
+        assert set(CPUS) == set.union(*masks(sim_node, 101).values())
 
 
 @needs_two_cpus

@@ -211,12 +211,17 @@ class Service:
         await self._save()
 
     async def release_all(self) -> tuple[Vmid, ...]:
-        """Let every guest go: undo what was done, and leave them alone until their next start.
-        Those that are held in spite of it."""
+        """Let every guest go. Those that are held in spite of it.
+
+        Who comes after us, a package that is installed again, may hold them anew: unlike those
+        that were undone by hand they are not left alone until their next start.
+        """
         running = [vmid for vmid, t in self.state.tracked.items() if t.running]
         for vmid in sorted(running):
             await self.feed(ReassignAsked(time.monotonic(), vmid, undo=True))
         done = {v for v, confined in self.freed.items() if confined.outcome is Outcome.FULL}
+        for vmid in done:
+            self.state = self.state.without_released(vmid)
         return tuple(vmid for vmid in sorted(running) if vmid not in done)
 
     # -- events -------------------------------------------------------------------------------

@@ -175,8 +175,8 @@ def check_nothing_is_left_after_a_purge() -> None:
     assert kernel.held(100) == kernel.online()
     package.dpkg("dpkg", "--purge", node.UNIT)
     package.assert_left(set())
-    there = everything()
-    assert not {path for path in there ^ BEFORE if not OTHERS.match(path)}
+    changed = {path for path in everything() ^ BEFORE if not OTHERS.match(path)}
+    assert not changed, sorted(changed)
     assert not list(Path("/run/systemd/system").glob("*.scope.d"))
     assert "proxmox" not in node.run("dpkg-divert", "--list")
     assert kernel.held(100) == kernel.online()
