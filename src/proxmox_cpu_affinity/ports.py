@@ -34,15 +34,17 @@ class GuestReader(Protocol):
 
     def configs(self) -> tuple[Mapping[Vmid, GuestConfig], frozenset[Vmid]]:
         """Every guest whose configuration lies on this node, and those that cannot be read.
-        NotPveHostError where /etc/pve is not there."""
+        NotPveHostError where /etc/pve is not there, RefusedError where it does not tell them."""
         ...
 
     def config(self, vmid: Vmid) -> GuestConfig:
-        """One guest, also from another node's folder (a migration's target). GuestNotFoundError."""
+        """One guest, also from another node's folder (a migration's target). GuestNotFoundError,
+        RefusedError where it cannot be read, NotPveHostError."""
         ...
 
     def processes(self) -> Mapping[Vmid, GuestProcess]:
-        """The running guests: pidfile, argv and start time agree."""
+        """The running guests: pidfile, argv and start time agree. ForbiddenError where the
+        pidfiles may not be read."""
         ...
 
     def process(self, vmid: Vmid) -> GuestProcess | None:

@@ -49,7 +49,7 @@ def test_the_index_is_filled_in_under_the_same_policy(service: Running) -> None:
     assert answer.headers["Content-Security-Policy"] == POLICY
     assert answer.headers["Cache-Control"] == "no-store"
     assert b"{{" not in answer.body
-    assert b"There are no guests on this node." in answer.body
+    assert b"No guest of this node is known." in answer.body
 
 
 @pytest.mark.parametrize("path", FILES)

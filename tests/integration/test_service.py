@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -299,6 +300,25 @@ def test_sighup_takes_new_settings_and_keeps_the_old_ones_when_they_are_bad(
         service.process.send_signal(signal.SIGHUP)
         service.wait_for(lambda: service.guest(100)["outcome"] == "full")
         single_cpu(sim_node, 100)
+
+
+def test_sighup_switches_hotplug_off_and_on(sim_node: Node) -> None:
+    """It was followed, or not, as the settings were at the start of the service."""
+
+    def listens() -> bool:
+        fds = Path(f"/proc/{service.process.pid}/fd")
+        inodes = {os.readlink(fd) for fd in fds.iterdir()}
+        rows = [line.split() for line in Path("/proc/net/netlink").read_text().splitlines()[1:]]
+        return any(row[1] == "15" and f"socket:[{row[9]}]" in inodes for row in rows)
+
+    file = sim_node.path("/etc/default/proxmox-cpu-affinity")
+    with Running(sim_node, settings="PCA_CPU_HOTPLUG_WATCHDOG=false\n") as service:
+        service.says("service 0.1.0 answers")
+        assert not listens()
+        for wanted in (True, False, True):
+            file.write_text(f"PCA_CPU_HOTPLUG_WATCHDOG={str(wanted).lower()}\n")
+            service.process.send_signal(signal.SIGHUP)
+            service.wait_for(lambda wanted=wanted: listens() == wanted)
 
 
 def test_sighup_reopens_the_log_file(sim_node: Node) -> None:

@@ -70,3 +70,14 @@ def test_on_the_screen_there_is_no_file(dash: str, sim_node: Node) -> None:
     with Running(sim_node, f"{dash}stdout") as service:
         service.says("answers")
     assert not sim_node.path("/var/log/proxmox-cpu-affinity.log").exists()
+
+
+@pytest.mark.parametrize("kind", ["no-folder", "file"])
+def test_a_further_socket_that_cannot_be_costs_itself_only(kind: str, sim_node: Node) -> None:
+    """The service ended, and systemd started it again and again: no guest was placed."""
+    path = "/run/nowhere/x.sock" if kind == "no-folder" else "/run/x.sock"
+    if kind == "file":
+        sim_node.path(path).write_text("")
+    with Running(sim_node, settings=f"PCA_SOCKET_FILE={path}\n") as service:
+        service.says(f"PCA_SOCKET_FILE={path} is not served")
+        assert service.answers()

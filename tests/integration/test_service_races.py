@@ -17,19 +17,21 @@ from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import GuestNotFoundError, StoreError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
-from proxmox_cpu_affinity.model.placement import Confined, Confinement, Placement
+from proxmox_cpu_affinity.model.latency import Verdict
+from proxmox_cpu_affinity.model.placement import Confined, Confinement, Outcome, Placement
 from proxmox_cpu_affinity.ports import Loaded
 from proxmox_cpu_affinity.reconcile.events import Phase, ScopesReached
 from proxmox_cpu_affinity.service import app, views
 from proxmox_cpu_affinity.service.api import Api, Call
 from proxmox_cpu_affinity.service.app import Service
-from proxmox_cpu_affinity.service.app import World as Adapters
+from proxmox_cpu_affinity.service.world import World as Adapters
 from tests.scenarios.scenario import Scenario
 from tests.scenarios.story import Story
 from tests.scenarios.world import World
 
 if TYPE_CHECKING:
     from proxmox_cpu_affinity.linux.scopewatch import ScopeWatch
+    from proxmox_cpu_affinity.linux.watch import ProcessWatch
     from proxmox_cpu_affinity.service.host import HostWatch
 
 HOOK = "hookscript: local:snippets/proxmox-cpu-affinity-hook"
@@ -114,7 +116,8 @@ def service(
     made = Service(adapters, story.wanted_settings())
     made.prepare()
     # The world's processes are no processes that a pidfd could be opened for.
-    vars(made)["_watch"] = SimpleNamespace(watch=lambda _: None, close=lambda: None)
+    nobody = SimpleNamespace(watch=lambda _: None, close=lambda: None)
+    made.effects.watch = cast("ProcessWatch", nobody)
     return made, story.world, disk
 
 
@@ -198,11 +201,11 @@ def test_state_that_could_not_be_written_is_written_when_there_is_room(tmp_path:
         disk.full = True
         world.run(Vmid(100))
         await made.hook(Vmid(100), Phase.POST_START)
-        await made.save_again()
+        await made.saving.again()
         assert disk.saved == 0
         disk.full = False
-        await made.save_again()
-        await made.save_again()
+        await made.saving.again()
+        await made.saving.again()
         assert disk.saved == 1
 
     asyncio.run(story())
@@ -237,7 +240,7 @@ def test_who_asks_for_guests_leaves_threads_for_hooks(
     async def story() -> None:
         made, _, _ = service(tmp_path, (100,))
         api, free, readers = Api(made), threading.Event(), []
-        read, look = made.world.guests.configs, made.look
+        read, look = made.world.guests.configs, made.files.look
 
         def slow_configs() -> tuple[Mapping[Vmid, GuestConfig], frozenset[Vmid]]:
             readers.append(threading.get_ident())
@@ -285,6 +288,71 @@ def test_what_is_long_on_large_hosts_is_not_made_on_the_event_loop(
     assert made_in[0] != threading.get_ident()
 
 
+def test_an_action_that_fails_costs_none_of_those_after_it(tmp_path: Path) -> None:
+    """Guests with higher VMIDs were repaired by no scan any more."""
+
+    async def story() -> None:
+        made, world, _ = service(tmp_path, (100, 101))
+        for vmid in (100, 101):
+            world.run(Vmid(vmid))
+            await made.hook(Vmid(vmid), Phase.POST_START)
+        confine = made.effects.confiner.confine
+
+        async def failing(process: GuestProcess, placement: Placement) -> Confined:
+            if process.vmid == 100:
+                raise OSError("nobody foresaw this")
+            return await confine(process, placement)
+
+        vars(made.effects.confiner)["confine"] = failing
+        held = masks(world, 101)
+        world.drift(world.processes()[Vmid(101)], CpuSet.parse("0-7"))
+        await made.scan()
+        assert masks(world, 101) == held != {"0-7"}
+
+    asyncio.run(story())
+
+
+def test_a_start_before_the_first_scan_takes_no_cpu_of_a_guest_that_runs(tmp_path: Path) -> None:
+    """Without a state file it took them for free: two guests shared, and six CPUs were idle."""
+
+    async def story() -> None:
+        made, world, _ = service(tmp_path, (100, 101))
+        world.run(Vmid(100))
+        world.drift(world.processes()[Vmid(100)], CpuSet.parse("0-1"))
+        await made.hook(Vmid(101), Phase.PRE_START)
+        await made.scan()
+        held = {vmid: t.placement.home for vmid, t in made.state.tracked.items()}
+        assert held[Vmid(100)] == CpuSet.parse("0-1")
+        assert not held[Vmid(101)] & held[Vmid(100)]
+
+    asyncio.run(story())
+
+
+def test_releasing_names_who_was_to_be_let_go_before_and_is_held_still(tmp_path: Path) -> None:
+    """It named only those that it let go itself: a package was removed as if all were free."""
+
+    async def story() -> None:
+        made, world, _ = service(tmp_path, (100, 101))
+        for vmid in (100, 101):
+            world.run(Vmid(vmid))
+            await made.hook(Vmid(vmid), Phase.POST_START)
+        undo = made.effects.confiner.undo
+
+        async def refused(
+            process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet
+        ) -> Confined:
+            if process.vmid == 101:
+                return await undo(process, found, free)
+            return Confined(process, free, Outcome.FAILED, Confinement.NONE, 0, 0)
+
+        vars(made.effects.confiner)["undo"] = refused
+        await made.reassign(Vmid(100), undo=True)
+        assert await made.release_all() == (100,)
+        assert masks(world, 101) == {"0-7"}
+
+    asyncio.run(story())
+
+
 def test_a_host_that_cannot_be_read_keeps_no_guest_from_being_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,7 +361,7 @@ def test_a_host_that_cannot_be_read_keeps_no_guest_from_being_seen(
 
     async def story() -> None:
         made, world, _ = service(tmp_path, (100,))
-        vars(made.host)["matrix"] = SimpleNamespace(verdict="trusted")
+        vars(made.host)["matrix"] = SimpleNamespace(verdict=Verdict.TRUSTED)
         await made.start()
 
         def unreadable() -> None:

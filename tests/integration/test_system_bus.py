@@ -7,8 +7,8 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,15 @@ from proxmox_cpu_affinity.linux import systemd
 from proxmox_cpu_affinity.linux.confine import GuestConfiner
 from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
+from proxmox_cpu_affinity.linux.scopes import Scopes
 from proxmox_cpu_affinity.linux.scopewatch import Ears, ScopeWatch
 from proxmox_cpu_affinity.linux.systemd import MANAGER, NAME, PATH, Listener, Systemd
 from proxmox_cpu_affinity.linux.tree import Tree
+from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SystemdError
-from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.model.guest import GuestProcess
+from proxmox_cpu_affinity.model.ids import Pid, Vmid
+from proxmox_cpu_affinity.model.placement import Confinement, Outcome, Placement
 
 # As on Debian's system bus anybody may send signals; that anybody may be systemd is ours.
 _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -89,16 +93,17 @@ class Peer:
         return Peer(await MessageBus(bus_address=address).connect())
 
     @staticmethod
-    async def systemd() -> "Peer":
+    async def systemd(told: Callable[[Message], None] = lambda _: None) -> "Peer":
         """One that has systemd's name, and does as it is told."""
         peer = await Peer.connected()
-        peer.bus.add_message_handler(
-            lambda message: (
-                Message.new_method_return(message, "", [])
-                if message.message_type is MessageType.METHOD_CALL and message.interface == MANAGER
-                else None
-            )
-        )
+
+        def obey(message: Message) -> Message | None:
+            if message.message_type is not MessageType.METHOD_CALL or message.interface != MANAGER:
+                return None
+            told(message)
+            return Message.new_method_return(message, "", [])
+
+        peer.bus.add_message_handler(obey)
         await peer.bus.request_name(NAME, NameFlag.ALLOW_REPLACEMENT | NameFlag.REPLACE_EXISTING)
         return peer
 
@@ -201,6 +206,57 @@ def test_two_who_reach_for_systemd_at_once_get_one_connection(tmp_path: Path) ->
         real.leave()
 
     played(story())
+
+
+@pytest.mark.usefixtures("bus")
+def test_systemd_is_asked_once_for_a_run_and_a_set_and_again_after_a_change(tmp_path: Path) -> None:
+    """It was asked at each scan for each guest: it wrote a file and told the bus, for nothing."""
+    cpus = CpuSet.of(sorted(os.sched_getaffinity(0))[:1])
+    scope = tmp_path / "sys/fs/cgroup/qemu.slice/100.scope"
+    scope.mkdir(parents=True)
+    (tmp_path / "proc").symlink_to("/proc")
+    asked: list[str] = []
+
+    def limited(text: str) -> None:
+        for name in ("cpuset.cpus", "cpuset.cpus.effective"):
+            (scope / name).write_text(text)
+
+    def told(message: Message) -> None:
+        if message.member == "SetUnitProperties":
+            mask = int.from_bytes(message.body[2][0][1].value, "little")
+            asked.append(str(CpuSet(mask)))
+            limited(asked[-1])
+
+    async def story(pid: int) -> None:
+        real = await Peer.systemd(told)
+        ours = await Systemd.connect()
+        tree = Tree(tmp_path)
+        scopes = Scopes(tree, ours, ThreadMasks(tree, lambda _: True))
+        run = GuestProcess(Vmid(100), Pid(pid), 1)
+        placement = Placement(Vmid(100), cpus, cpus, tuple(cpus), cpus.first())
+
+        async def times(process: GuestProcess = run) -> int:
+            asked.clear()
+            done = await scopes.confine(process, placement)
+            assert (done.outcome, done.confinement) == (Outcome.FULL, Confinement.SCOPE)
+            return len(asked)
+
+        limited(str(cpus))  # as a drop-in makes it: that is deleted, so systemd is asked
+        assert [await times() for _ in range(3)] == [1, 0, 0]
+        limited("9")  # systemctl set-property, by hand
+        assert [await times() for _ in range(2)] == [1, 0]
+        limited("")  # systemctl revert
+        assert [await times() for _ in range(2)] == [1, 0]
+        assert await times(replace(run, start_time=2)) == 1
+        await scopes.undo(run, {}, cpus)
+        limited(str(cpus))
+        assert await times() == 1
+        ours.close()
+        real.leave()
+
+    with subprocess.Popen(["sleep", "60"]) as process:
+        played(story(process.pid))
+        process.kill()
 
 
 def test_a_silent_bus_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

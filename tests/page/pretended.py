@@ -28,10 +28,10 @@ from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
 from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
 from proxmox_cpu_affinity.model.latency import Verdict
 from proxmox_cpu_affinity.model.placement import Confined, Confinement, Outcome, Placement
-from proxmox_cpu_affinity.service import app, host, main
-from proxmox_cpu_affinity.service.app import World
+from proxmox_cpu_affinity.service import app, host, main, world
 from proxmox_cpu_affinity.service.host import HostWatch
 from proxmox_cpu_affinity.service.paths import Paths
+from proxmox_cpu_affinity.service.world import World
 from proxmox_cpu_affinity.sim.hosts import HostSpec, generate, parse_spec
 from proxmox_cpu_affinity.store import JsonFile
 
@@ -192,7 +192,7 @@ def run(root: Path, spec: HostSpec, flags: Sequence[str]) -> int:
     loads = threading.Thread(target=write_loads, args=(root, spec.present()), daemon=True)
     loads.start()
     with (
-        patch.object(app, "world_below", pretended),
+        patch.object(world, "world_below", pretended),
         patch.object(app, "SCAN_EVERY", SCAN_EVERY),
         patch.object(host, "own_cpus", spec.present),
     ):

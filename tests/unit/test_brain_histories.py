@@ -4,7 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import pytest
+
 from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.errors import AffinityError
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.service import persist
 from tests.scenarios.scenario import Scenario
@@ -129,10 +132,32 @@ def test_state_file_of_an_earlier_version_is_understood() -> None:
     kept = json.loads(story.saved)
     del kept["leaving"], kept["ration"], kept["released_runs"]
     for one in kept["tracked"].values():
-        del one["part_of"], one["confined_at"]
+        del one["part_of"], one["confined_at"], one["void"]
     memory = persist.from_json(kept, boot_id=BOOT)
     assert memory.tracked.keys() == {Vmid(100)}
     assert not memory.leaving
+
+
+def test_round_robin_guest_measured_anew_selects_anew_after_a_service_restart_too() -> None:
+    """The restart forgot that its selection was void: its next start got the old one."""
+    guests = dict.fromkeys((100, 101), ("cores: 2", HOOK))
+    events = ("0 start 100", "1 start 101", "10 measured", "20 restart", "30 stop 100")
+    settings = {"PCA_STRATEGY": "round-robin"}
+    assert Vmid(100) not in played("1x1x8x1", guests, *events, settings=settings).state.last_places
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value"),
+    [("turn", "last_start", "0"), ("100", "confined_at", "soon"), ("100", "void", "no")],
+)
+def test_what_is_not_understood_in_the_state_file_is_not_dropped(
+    where: str, key: str, value: str
+) -> None:
+    """It was taken for what is not known."""
+    kept = json.loads(played("1x2x4x1", {100: ("cores: 2", HOOK)}, "0 start 100").saved)
+    {**kept, **kept["tracked"]}[where][key] = value
+    with pytest.raises(AffinityError):
+        persist.from_json(kept, boot_id=BOOT)
 
 
 def test_guest_whose_cpu_went_while_nobody_looked_is_moved_and_not_forgotten() -> None:

@@ -23,7 +23,7 @@ from proxmox_cpu_affinity.model.placement import (
 )
 from proxmox_cpu_affinity.reconcile import State, step
 from proxmox_cpu_affinity.reconcile.events import Confirmed, HookCalled, Phase, ReassignAsked
-from proxmox_cpu_affinity.service import persist, views
+from proxmox_cpu_affinity.service import outcomes, persist, views
 from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
 
 
@@ -364,9 +364,9 @@ def test_the_hooks_line_says_the_width_in_the_same_words() -> None:
     for vmid in (100, 101):
         stage.start(vmid, 3)
     why = "host committed 150 %: floats in L3 0, CPUs 0-3"
-    assert views.hook_started(stage.state, Vmid(101), announced=True).line.startswith("CPUs ")
+    assert outcomes.hook_started(stage.state, Vmid(101), announced=True).line.startswith("CPUs ")
     for announced in (True, False):
-        line = views.hook_started(stage.state, Vmid(101), announced=announced).line
+        line = outcomes.hook_started(stage.state, Vmid(101), announced=announced).line
         assert line.count(why) == 1
 
 

@@ -27,6 +27,7 @@ TABLE = (
     ("SystemdError", "systemd", 1, 503),
     ("MeasureError", "measure", 1, 503),
     ("StoreError", "store", 1, 500),
+    ("ExhaustedError", "exhausted", 1, 503),
     ("UnplaceableError", "unplaceable", 1, 409),
 )
 OURS = [kind for kind in family() if kind.__module__ == errors.__name__]

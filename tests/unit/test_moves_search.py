@@ -20,7 +20,7 @@ from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.reconcile import State, rebalancing, step
 from proxmox_cpu_affinity.reconcile.actions import Confine, LookForMoves
 from proxmox_cpu_affinity.reconcile.events import Event, MovesFound
-from proxmox_cpu_affinity.service import views
+from proxmox_cpu_affinity.service import outcomes
 from proxmox_cpu_affinity.service.moves import MoveSearch
 from tests.unit.engine_hosts import holding, host_of
 from tests.unit.test_brain_histories import HOOK, played
@@ -123,7 +123,7 @@ def test_the_row_of_a_reassign_names_the_move(setting: str, said: str) -> None:
     fed = _Fed(state)
     [move] = asyncio.run(fed.search().look(asked=True))
     before = str(state.tracked[Vmid(102)].placement.home)
-    row = views.eased(fed.state, wire.ReassignRow(102, "success", "", before, before), move)
+    row = outcomes.eased(fed.state, wire.ReassignRow(102, "success", "", before, before), move)
     assert (row.before, row.changed) == (before, setting == "on")
     assert f"{said} from {move.before.home} to {move.after.home}" in row.notes
     assert "would be enough" in row.notes

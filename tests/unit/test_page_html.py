@@ -127,7 +127,7 @@ def test_guests_that_are_not_held_say_why() -> None:
 def test_a_node_without_guests_says_so() -> None:
     empty = replace(SIGHT, guests=[], status=replace(SIGHT.status, score=None))
     text = text_of(page_html(TEMPLATE, empty))
-    assert "There are no guests on this node." in text
+    assert "No guest of this node is known." in text
     assert "No guest is placed." in text
 
 

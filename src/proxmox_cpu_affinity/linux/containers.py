@@ -2,7 +2,7 @@
 them. They are read and never written: pvestatd moves them as it sees fit."""
 
 from proxmox_cpu_affinity.linux.tree import Tree
-from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.ids import Cpu, vmid_of
 
@@ -30,5 +30,5 @@ def _limited(text: str | None, online: CpuSet) -> CpuSet:
     try:
         cpus = CpuSet.parse((text or "").strip()) & online
     except SyntaxFault:
-        return CpuSet()
-    return cpus if cpus != online else CpuSet()
+        return EMPTY
+    return cpus if cpus != online else EMPTY

@@ -51,12 +51,14 @@ class ThreadMasks:
         return self._apply(process, wanted, placement.applied, Confinement.THREADS)
 
     def undo(self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet) -> Confined:
-        """Give every thread the mask it had before; those that are new since get `free`, as far
-        as this process's own cpuset goes."""
-        free = free & own_cpus() or free
-        return self._apply(
-            process, lambda thread: found.get(thread.tid, free), free, Confinement.NONE
-        )
+        """Give every thread the mask it had before, as far as its CPUs are still online (`free`);
+        all others get `free`, as far as this process's own cpuset goes."""
+        online, free = free, free & own_cpus() or free
+
+        def wanted(thread: Thread) -> CpuSet:
+            return found.get(thread.tid, EMPTY) & online or free
+
+        return self._apply(process, wanted, free, Confinement.NONE)
 
     def found(self, process: GuestProcess) -> tuple[tuple[Tid, CpuSet], ...]:
         """The masks as they are now, to be put back later."""

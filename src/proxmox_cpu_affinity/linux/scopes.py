@@ -7,7 +7,7 @@ of every thread. Out of scope: what to do where there is no systemd (masks).
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
 from proxmox_cpu_affinity.linux.systemd import Systemd
@@ -58,6 +58,8 @@ class Scopes:
     tree: Tree
     systemd: Systemd
     masks: ThreadMasks
+    # What systemd was asked for last, of each guest's run.
+    _asked: dict[Vmid, tuple[GuestProcess, CpuSet]] = field(default_factory=dict)
 
     def there(self, vmid: Vmid) -> bool:
         """Whether anything runs in a scope of that name in PVE's slice, which prove it."""
@@ -110,20 +112,31 @@ class Scopes:
         """Confine the scope, pin vCPU threads if the placement says so, read everything back.
 
         Threads are set only where they differ once the cpuset is in force: a mask of their own,
-        inherited from whoever started QEMU, or their vCPU's.
+        inherited from whoever started QEMU, or their vCPU's. systemd is asked once for a run and a
+        set, and again where the kernel has another: each time it writes a file and tells the bus.
         """
-        first = await asyncio.to_thread(self.masks.found, process)
-        limit = await asyncio.to_thread(self._cpus, process.vmid, "cpuset.cpus")
-        try:
-            effective = await self.enclose(process.vmid, placement.applied)
-        except SystemdError as error:
-            return _failed(process, placement.applied, error.text)
+        vmid, asked = process.vmid, (process, placement.applied)
+        first, limit, effective = await asyncio.to_thread(self._seen, process)
+        if limit != placement.applied or self._asked.get(vmid) != asked:
+            self._asked.pop(vmid, None)
+            try:
+                effective = await self.enclose(vmid, placement.applied)
+            except SystemdError as error:
+                return _failed(process, placement.applied, error.text)
+            self._asked[vmid] = asked
         done = await asyncio.to_thread(self.masks.confine, process, placement)
         if effective is None or not effective <= placement.applied:
             fault = ThreadFault(Tid(process.pid), "scope", f"its cpuset is {effective or 'unset'}")
             outcome = Outcome.PART if done.outcome is Outcome.FULL else done.outcome
             done = replace(done, outcome=outcome, faults=(fault, *done.faults))
         return replace(done, confinement=Confinement.SCOPE, found=first, limit=limit)
+
+    def _seen(
+        self, process: GuestProcess
+    ) -> tuple[tuple[tuple[Tid, CpuSet], ...], CpuSet | None, CpuSet | None]:
+        """The masks of the guest's threads, its scope's limit, and its effective CPUs."""
+        limit = self._cpus(process.vmid, "cpuset.cpus")
+        return self.masks.found(process), limit, self.effective(process.vmid)
 
     async def undo(
         self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet
@@ -133,6 +146,7 @@ class Scopes:
         Kernels before 6.2 overwrote thread masks with the cpuset, so they are set in any case, and
         until they stay: systemd takes the limit off, and the controller away, when it gets to it.
         """
+        self._asked.pop(process.vmid, None)
         try:
             await self.systemd.allow(unit_of(process.vmid), EMPTY)
         except SystemdError as error:

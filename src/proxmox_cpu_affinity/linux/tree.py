@@ -1,9 +1,12 @@
 """Reads below one root, and the capture of what sysfs says of the CPUs.
 
 Every file that the project reads hangs below a configurable root, so that a simulated node runs
-the production code. Nothing here writes or decides what a text means: formats does.
+the production code. What is not there, or may not be read, is None or empty; but where the process
+or the host is out of descriptors or memory, ExhaustedError: else a host would seem to have no CPUs,
+and guests to have ended. Nothing here writes or decides what a text means: formats does.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -21,8 +24,10 @@ from proxmox_cpu_affinity.formats.sysfs import (
     cpulist_or_none,
     reduced_meminfo,
 )
+from proxmox_cpu_affinity.model.errors import ExhaustedError
 
 _TEXT_LIMIT = 1 << 20
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 # O_NONBLOCK: a FIFO where a file should be must not hold the reader.
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _NUMBERED = re.compile(r"(?:cpu|node|index)([0-9]{1,6})")
@@ -57,15 +62,22 @@ class Tree:
         """The names in a directory, sorted; empty where there is none."""
         try:
             return tuple(sorted(os.listdir(self._real(path))))
-        except OSError:
+        except OSError as error:
+            self._check(path, error)
             return ()
 
     def link(self, path: str) -> str | None:
         """Where a symbolic link points, as it says; None where there is none."""
         try:
             return os.readlink(self._real(path))
-        except OSError:
+        except OSError as error:
+            self._check(path, error)
             return None
+
+    def _check(self, path: str, error: OSError) -> None:
+        """ExhaustedError where an error says nothing of the file itself."""
+        if error.errno in _EXHAUSTED:
+            raise ExhaustedError(f"{self.shown(path)} cannot be read: {error.strerror}") from None
 
     def _real(self, path: str) -> str:
         return os.path.join(self.root, path.lstrip("/"))
@@ -73,14 +85,18 @@ class Tree:
     def _read(self, path: str, size: int) -> bytes | None:
         try:
             file = os.open(self._real(path), _READ_FLAGS)
-        except (OSError, ValueError):  # ValueError: a NUL byte in the name
+        except OSError as error:
+            self._check(path, error)
+            return None
+        except ValueError:  # a NUL byte in the name
             return None
         try:
             chunks = bytearray()
             while len(chunks) < size and (chunk := os.read(file, size - len(chunks))):
                 chunks += chunk
             return bytes(chunks)
-        except OSError:
+        except OSError as error:
+            self._check(path, error)
             return None
         finally:
             os.close(file)

@@ -26,12 +26,18 @@ class CpuEvents:
     _socket: socket.socket | None = None
 
     def open(self) -> str:
-        """Listen from now on; why that cannot be, empty if it can."""
+        """Listen from now on, if that is not so already; why that cannot be, empty if it can."""
+        if self._socket is not None:
+            return ""
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         try:
             listening = socket.socket(socket.AF_NETLINK, kind, _NETLINK_KOBJECT_UEVENT)
+        except OSError as error:
+            return error.strerror or str(error)
+        try:
             listening.bind((0, _KERNEL_GROUP))
         except OSError as error:
+            listening.close()
             return error.strerror or str(error)
         self._socket = listening
         asyncio.get_running_loop().add_reader(listening.fileno(), self._readable)

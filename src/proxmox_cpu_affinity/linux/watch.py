@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from proxmox_cpu_affinity.linux.threads import stat_of
 from proxmox_cpu_affinity.linux.tree import Tree
+from proxmox_cpu_affinity.model.errors import AffinityError
 from proxmox_cpu_affinity.model.guest import GuestProcess
 
 
@@ -30,7 +31,11 @@ class ProcessWatch:
             return
         except OSError:
             return  # too many descriptors: the scans will find it
-        seen = stat_of(self.tree, process.pid)
+        try:
+            seen = stat_of(self.tree, process.pid)
+        except AffinityError:
+            os.close(fd)
+            return  # the same
         if seen is None or seen.start_time != process.start_time:
             os.close(fd)
             loop.call_soon(self.ended, process)

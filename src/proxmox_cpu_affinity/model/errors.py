@@ -144,6 +144,15 @@ class StoreError(AffinityError):
     code = "store"
 
 
+class ExhaustedError(AffinityError):
+    """No file can be opened for want of descriptors or memory: nothing is known of what is in it,
+    not even whether it is there."""
+
+    code = "exhausted"
+    http_status = 503
+    default_hint = "look at the open files and the memory of the process and of the host"
+
+
 class UnplaceableError(AffinityError):
     """No placement can be given to this guest; the text says why."""
 

@@ -40,8 +40,16 @@ class NodeGuests:
         return link.rstrip("/").rpartition("/")[2]
 
     def vmids(self) -> tuple[Vmid, ...]:
-        """Every guest with a configuration on this node, ascending."""
-        names = self.tree.listing(f"etc/pve/nodes/{self.node}/qemu-server")
+        """Every guest with a configuration on this node, ascending. NotPveHostError; RefusedError
+        where their folder cannot be read: that is not a node without guests."""
+        folder = f"etc/pve/nodes/{self.node}/qemu-server"
+        try:
+            names = os.listdir(self.tree.at(folder))
+        except FileNotFoundError:
+            names = []  # made at the first start of a node (PVE/Cluster/Setup.pm, gen_local_dirs)
+        except OSError as error:
+            text = f"{self.tree.shown(folder)} cannot be read: {error.strerror}"
+            raise RefusedError(text, hint="see: systemctl status pve-cluster") from None
         found = (vmid_of(name.removesuffix(".conf")) for name in names if name.endswith(".conf"))
         return tuple(sorted(vmid for vmid in found if vmid is not None))
 

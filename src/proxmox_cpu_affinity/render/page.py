@@ -41,7 +41,7 @@ def page_html(template: str, sight: Sight) -> str:
         ),
         "groups": _groups(sight.topology, sight.guests),
         "guests": "".join(map(_guest, sorted(sight.guests, key=lambda g: (not g.running, g.vmid))))
-        or '<tr><td colspan="7" class="quiet">There are no guests on this node.</td></tr>',
+        or '<tr><td colspan="7" class="quiet">No guest of this node is known.</td></tr>',
     }
     return _PLACE.sub(lambda found: words[found[1]], template)
 

@@ -16,6 +16,7 @@ from proxmox_cpu_affinity.model.errors import (
     AffinityError,
     BadRequestError,
     GuestNotFoundError,
+    NotPveHostError,
     RefusedError,
 )
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Request, described
@@ -25,7 +26,7 @@ from proxmox_cpu_affinity.reconcile.events import Phase
 from proxmox_cpu_affinity.reconcile.placing import request_for
 from proxmox_cpu_affinity.render.heatmap import heatmap_svg
 from proxmox_cpu_affinity.render.page import Sight, page_html
-from proxmox_cpu_affinity.service import trial, views
+from proxmox_cpu_affinity.service import outcomes, trial, views
 from proxmox_cpu_affinity.service.app import Service, no_guest
 from proxmox_cpu_affinity.service.stream import Stream
 
@@ -106,11 +107,12 @@ class Api:
         state, host = service.state, service.host
         running = [t for t in state.tracked.values() if t.running]
         full = [t for t in running if t.confined and t.confined.outcome is Outcome.FULL]
-        trouble = (service.trouble,) if service.trouble else ()
+        node, trouble = service.files.place()
+        unread = (f"guests stay, and are shown, as they were: {trouble}",) if trouble else ()
         return wire.Status(
             version=__version__,
             uptime_s=round(time.monotonic() - service.began, 3),
-            node=self._node(),
+            node=node,
             model_name=host.topology.model_name,
             cpus=len(host.topology.online),
             usable=str(state.host.usable),
@@ -132,28 +134,19 @@ class Api:
                 pairs_all=host.measuring.total,
                 conditions=list(host.matrix.conditions),
             ),
-            warnings=[*service.warnings, *trouble, *host.topology.notes],
+            warnings=[*service.warnings, *unread, *host.topology.notes],
             confinement_reason=service.scoping.problem,
             score=await self._think(views.scored, state),
             committed=state.reporter().committed,
         )
 
     async def page(self, template: str) -> str:
-        """The page as it is without scripts. A node whose guests cannot be read shows none."""
+        """The page as it is without scripts."""
         nothing = Call("", {}, {})
-        try:
-            guests = await self.guests(nothing)
-        except AffinityError:
-            guests = []
+        guests, host = await self.guests(nothing), await self.topology(nothing)
         now = datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
-        host = views.topology(self._service.host.topology)
-        return page_html(template, Sight(now, await self.status(nothing), host, guests))
-
-    def _node(self) -> str:
-        try:
-            return self._service.world.guests.node
-        except AffinityError:
-            return ""
+        sight = Sight(now, await self.status(nothing), host, guests)
+        return await self._think(page_html, template, sight)
 
     async def topology(self, call: Call) -> wire.TopologyView:
         del call
@@ -174,25 +167,25 @@ class Api:
 
     async def guests(self, call: Call) -> list[wire.GuestView]:
         del call
-        (configs, _), processes = await self._think(self._service.read_guests)
-        state = self._service.state
-        scores = await self._think(views.guest_scores, state)
-        report = state.reporter()
-        return [
-            views.guest(state, config, processes.get(vmid), scores, report)
-            for vmid, config in sorted(configs.items())
-        ]
+        found = await self._think(self._service.files.all)
+        return await self._think(views.guests, self._service.state, found)
 
     async def guest(self, call: Call) -> wire.GuestView:
-        async with self._its_turn():
-            config, process = await self._here(call.vmid)
+        try:
+            async with self._its_turn():
+                config, process = await self._here(call.vmid)
+        except (GuestNotFoundError, NotPveHostError, RefusedError):  # it may be known all the same
+            known = [view for view in await self.guests(call) if view.vmid == call.vmid]
+            if not known:
+                raise
+            return known[0]
         state = self._service.state
         scores = await self._think(views.guest_scores, state)
         return views.guest(state, config, process, scores)
 
     async def _here(self, vmid: Vmid) -> tuple[GuestConfig, GuestProcess | None]:
         """A guest of this node, or one that comes here: its file is still in another's folder."""
-        config, process = await asyncio.to_thread(self._service.look, vmid)
+        config, process = await asyncio.to_thread(self._service.files.look, vmid)
         if config is None:
             _, unreadable = await asyncio.to_thread(self._service.world.guests.configs)
             if vmid in unreadable:
@@ -200,7 +193,7 @@ class Api:
                     f"VM {vmid}: its configuration cannot be read", hint="see: qm config"
                 )
             raise no_guest(vmid)
-        if config.node != self._node() and process is None:
+        if config.node != self._service.files.place()[0] and process is None:
             tracked = self._service.state.tracked.get(vmid)
             if tracked is None or tracked.running:
                 raise no_guest(vmid)
@@ -209,7 +202,7 @@ class Api:
     async def decisions(self, call: Call) -> list[wire.DecisionView]:
         earlier = [
             (kept.time.isoformat(timespec="milliseconds"), kept.vmid, kept.decision)
-            for kept in reversed(self._service.decisions)
+            for kept in reversed(self._service.effects.decisions)
         ]
         asked = call.query.get("vmid")
         vmid = None if asked is None else Vmid(int(asked))
@@ -251,12 +244,12 @@ class Api:
     async def pre_start(self, call: Call) -> wire.HookAnswer:
         self._let_go.discard(call.vmid)
         await self._hook(call, Phase.PRE_START)
-        return views.hook_started(self._service.state, call.vmid, announced=True)
+        return outcomes.hook_started(self._service.state, call.vmid, announced=True)
 
     async def post_start(self, call: Call) -> wire.HookAnswer:
         self._let_go.discard(call.vmid)
         await self._hook(call, Phase.POST_START)
-        return views.hook_started(self._service.state, call.vmid, announced=False)
+        return outcomes.hook_started(self._service.state, call.vmid, announced=False)
 
     async def pre_stop(self, call: Call) -> wire.HookAnswer:
         await self._hook(call, Phase.PRE_STOP)
@@ -267,7 +260,7 @@ class Api:
         await self._hook(call, Phase.POST_STOP)
         if had_none:  # its last place is of an earlier run, or was given back before
             return wire.HookAnswer(call.vmid, "")
-        return views.hook_stopped(self._service.state, call.vmid)
+        return outcomes.hook_stopped(self._service.state, call.vmid)
 
     async def _hook(self, call: Call, phase: Phase) -> None:
         wire_bodies.HookBody.read(call.body)
@@ -294,21 +287,23 @@ class Api:
         for i, row in enumerate(rows):
             move = moves.get(Vmid(row.vmid))
             if move is not None and move.after.vmid in state.tracked:
-                rows[i] = views.eased(state, row, move)
+                rows[i] = outcomes.eased(state, row, move)
         return rows
 
     async def _reassign(self, vmid: Vmid, *, undo: bool) -> wire.ReassignRow:
-        _, process = await self._here(vmid)
         tracked = self._service.state.tracked.get(vmid)
+        process = tracked.process if tracked is not None and undo else None
+        if process is None:  # letting go needs no configuration
+            _, process = await self._here(vmid)
         before = "" if tracked is None else str(tracked.placement.home)
         self._service.freed.pop(vmid, None)
         await self._service.reassign(vmid, undo=undo)
         freed = self._service.freed.pop(vmid, None)
         if undo:
             self._let_go.update({vmid} if freed else ())
-            return views.let_go(vmid, freed, before=before)
+            return outcomes.let_go(vmid, freed, before=before)
         self._let_go.discard(vmid)
-        return views.reassigned(
+        return outcomes.reassigned(
             self._service.state, vmid, running=process is not None, before=before, freed=freed
         )
 

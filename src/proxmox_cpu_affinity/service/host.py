@@ -22,7 +22,7 @@ from proxmox_cpu_affinity.latency.protocol import fixed_or_adaptive
 from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
-from proxmox_cpu_affinity.model.errors import AffinityError
+from proxmox_cpu_affinity.model.errors import AffinityError, SyntaxFault
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, Verdict
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.service.log import log
@@ -90,13 +90,20 @@ class HostWatch:
         return self._known.from_cache
 
     def changed(self) -> bool:
-        """Whether other CPUs are online than at the last reading: one small file to read."""
-        return self.tree.text(ONLINE) != self._known.online
+        """Whether other CPUs are online than at the last reading: one small file to read. One that
+        cannot be read tells of no change."""
+        online = self.tree.text(ONLINE)
+        return online is not None and online != self._known.online
 
     def read(self) -> None:
-        """Read the topology, and take the best matrix of this host; predict where there is none."""
+        """Read the topology, and take the best matrix of this host; predict where there is none.
+
+        SyntaxFault, ExhaustedError where the host does not tell its CPUs: what was known stays.
+        """
         online = self.tree.text(ONLINE)
         topology = parse_topology(capture_sysfs(self.tree))
+        if not topology.online:
+            raise SyntaxFault("no CPU is online", where=self.tree.shown(ONLINE))
         facts = host_facts(topology, self.tree)
         fingerprint = cache.fingerprint(facts)
         machine = {name: facts[name] for name in facts.keys() - cache.HOTPLUGGED}

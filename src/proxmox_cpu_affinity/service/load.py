@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from proxmox_cpu_affinity.formats.procfs import CpuTimes, busy_between, cpu_times
 from proxmox_cpu_affinity.formats.wire_events import LoadEvent
 from proxmox_cpu_affinity.linux.tree import Tree
+from proxmox_cpu_affinity.model.errors import ExhaustedError
 
 EVERY = 2.0  # seconds
 _HEAD = 256 * 1024  # bytes of /proc/stat: the CPUs' lines come first (proc(5))
@@ -33,7 +34,10 @@ class LoadWatch:
         before: CpuTimes = {}
         while True:
             # The kernel takes its time for it on a large host: it sums up all interrupts.
-            text = await asyncio.to_thread(self.tree.head, "proc/stat", _HEAD)
+            try:
+                text = await asyncio.to_thread(self.tree.head, "proc/stat", _HEAD)
+            except ExhaustedError:
+                text = None  # the readers are told again as soon as it can be read
             now = cpu_times(text or "")
             busy = busy_between(before, now)
             if busy:

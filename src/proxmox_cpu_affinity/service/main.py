@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # aiohttp and numpy are imported when they are needed, after 
     from proxmox_cpu_affinity.service.app import Service
     from proxmox_cpu_affinity.service.http import Listeners
 
+FIRST_SCAN_US = 60_000_000  # microseconds for the first look at systemd and the guests
 _EXAMPLE = """example:
   proxmox-cpu-affinity-service --stdout --log-level debug
 """
@@ -34,9 +35,6 @@ class AlreadyRunningError(AffinityError):
     """A second service on the same root."""
 
     code = "already-running"
-
-
-FIRST_SCAN_US = 60_000_000  # microseconds for the first look at systemd and the guests
 
 
 class StillHeldError(AffinityError):
@@ -140,14 +138,16 @@ def forget_unfinished(paths: Paths) -> None:
             file.unlink()
 
 
-async def serve(given: argparse.Namespace, paths: Paths, current: Settings) -> None:
+async def serve(
+    given: argparse.Namespace, paths: Paths, current: Settings, warnings: tuple[str, ...]
+) -> None:
     """From the first answer to the last."""
     from proxmox_cpu_affinity.service.access import Access, keep_token
     from proxmox_cpu_affinity.service.api import Api
-    from proxmox_cpu_affinity.service.app import Service, world_below
+    from proxmox_cpu_affinity.service.app import Service
     from proxmox_cpu_affinity.service.http import Listeners, application
+    from proxmox_cpu_affinity.service.world import world_below
 
-    _, warnings = read_settings(given, paths)
     service = Service(world_below(paths), current, warnings=warnings)
     service.prepare()
     node = os.uname().nodename.partition(".")[0]
@@ -168,8 +168,7 @@ async def serve(given: argparse.Namespace, paths: Paths, current: Settings) -> N
     try:
         await listeners.open()
         await listeners.unix(paths.socket)
-        if current.socket_file is not None:
-            await listeners.unix(paths.at(current.socket_file))
+        await _listen_further(listeners, paths, current)
         page = await _listen_tcp(listeners, paths, current)
         notify(f"EXTEND_TIMEOUT_USEC={FIRST_SCAN_US}")  # a busy systemd may take its time to answer
         await service.start()
@@ -184,6 +183,16 @@ async def serve(given: argparse.Namespace, paths: Paths, current: Settings) -> N
         await listeners.close()
         await service.stop()
         log.info("service ends; guests keep their CPUs")
+
+
+async def _listen_further(listeners: "Listeners", paths: Paths, current: Settings) -> None:
+    """PCA_SOCKET_FILE. Where that cannot be, it costs this socket, not the service."""
+    if current.socket_file is None:
+        return
+    try:
+        await listeners.unix(paths.at(current.socket_file))
+    except OSError as error:
+        log.warning("PCA_SOCKET_FILE=%s is not served: %s", current.socket_file, error)
 
 
 async def _listen_tcp(listeners: "Listeners", paths: Paths, current: Settings) -> str:
@@ -224,7 +233,8 @@ async def _reload(given: argparse.Namespace, paths: Paths, service: "Service") -
 
 async def release(paths: Paths, current: Settings) -> None:
     """Let go of all guests without a running service. StillHeldError."""
-    from proxmox_cpu_affinity.service.app import Service, world_below
+    from proxmox_cpu_affinity.service.app import Service
+    from proxmox_cpu_affinity.service.world import world_below
 
     service = Service(world_below(paths), current)
     service.prepare()
@@ -252,8 +262,9 @@ def run(argv: Sequence[str]) -> int:
     lock = alone(paths)
     forget_unfinished(paths)
     try:
-        work = release(paths, current) if given.release else serve(given, paths, current)
-        asyncio.run(work)
+        asyncio.run(
+            release(paths, current) if given.release else serve(given, paths, current, warnings)
+        )
     finally:
         os.close(lock)
     return 0

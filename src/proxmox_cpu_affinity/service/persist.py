@@ -90,6 +90,7 @@ def _tracked_to_json(tracked: Tracked) -> dict[str, object]:
         "held": tracked.held,
         "policy": tracked.policy,
         "confined_at": tracked.confined_at,
+        "void": tracked.void,
     }
 
 
@@ -174,20 +175,18 @@ def _tracked(vmid: Vmid, value: object) -> Tracked:
     )
     process = None if entry["process"] is None else _process(vmid, entry)
     found = None if entry["found"] is None else _masks(entry["found"])
-    since = entry["since"]
-    if not isinstance(since, int | float):
-        raise TypeError("since")
     policy = Policy(jsonvalue.text(entry, "policy"))
     held = None if entry["held"] is None else Held(jsonvalue.text(entry, "held"))
-    confined_at = entry.get("confined_at")  # not in files of earlier versions
+    confined_at = entry.get("confined_at")  # this and `void`: not in files of earlier versions
     return Tracked(
         placement,
         process,
-        float(since),
+        _number(entry["since"]),
         found=found,
         held=held,
         policy=policy,
-        confined_at=float(confined_at) if isinstance(confined_at, int | float) else None,
+        confined_at=None if confined_at is None else _number(confined_at),
+        void=jsonvalue.boolean(entry, "void", default=False),
     )
 
 
@@ -197,9 +196,7 @@ def _leaving(vmid: Vmid, value: object) -> Leaving:
 
 
 def _strain(calm: object) -> Strain:
-    if not isinstance(calm, int | float):
-        raise TypeError("strained")
-    return Strain(wide=True, calm=float(calm))
+    return Strain(wide=True, calm=_number(calm))
 
 
 def _process(vmid: Vmid, entry: Mapping[str, object]) -> GuestProcess:
@@ -214,9 +211,10 @@ def _masks(value: object) -> Masks:
 
 def _turn(value: object) -> Turn:
     entry = _mapping(value)
-    last = entry["last_start"]
     counter = jsonvalue.whole(entry, "counter", low=0, high=_CPU_MOST)
-    return Turn(Cpu(last) if isinstance(last, int) else None, counter)
+    if entry["last_start"] is None:
+        return Turn(None, counter)
+    return Turn(Cpu(jsonvalue.whole(entry, "last_start", low=0, high=_CPU_MOST)), counter)
 
 
 def _by_vmid(value: Mapping[str, object], key: str) -> dict[Vmid, object]:
@@ -237,6 +235,12 @@ def _entries(value: Mapping[str, object], key: str) -> list[int | str]:
     if not isinstance(found, list):
         raise TypeError(key)
     return found
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError("not a number")
+    return float(value)
 
 
 def _string(value: object) -> str:

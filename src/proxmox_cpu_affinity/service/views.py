@@ -6,22 +6,22 @@ from dataclasses import replace
 from proxmox_cpu_affinity.engine.facts import Occupancy
 from proxmox_cpu_affinity.engine.occupancy import overlapping
 from proxmox_cpu_affinity.engine.plan import Plan
-from proxmox_cpu_affinity.engine.rebalance import Move
-from proxmox_cpu_affinity.engine.report import Reporter, decided, named
+from proxmox_cpu_affinity.engine.report import Reporter, decided
 from proxmox_cpu_affinity.engine.score import guest_scores as score_of_each
 from proxmox_cpu_affinity.engine.score import score
 from proxmox_cpu_affinity.engine.trace import Candidate, Decision
 from proxmox_cpu_affinity.formats import wire
-from proxmox_cpu_affinity.model.guest import Exclusion, GuestConfig, GuestProcess, Request
+from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Request, described
 from proxmox_cpu_affinity.model.ids import Cpu, Vmid
 from proxmox_cpu_affinity.model.latency import LatencyMatrix
-from proxmox_cpu_affinity.model.placement import Confined, Held, Outcome
+from proxmox_cpu_affinity.model.placement import Held
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.reconcile import State, Tracked
 from proxmox_cpu_affinity.reconcile.placing import review
-from proxmox_cpu_affinity.reconcile.rebalancing import words
 from proxmox_cpu_affinity.render import lines
+from proxmox_cpu_affinity.service.reading import Found
 
+UNREAD = "its configuration cannot be read"
 TICKS = 100
 """A second's clock ticks in /proc (USER_HZ, proc(5)); the same on every processor PVE runs on."""
 
@@ -104,6 +104,43 @@ def guest_scores(state: State) -> Scores:
     return score_of_each(state.host, [t.placement for t in state.tracked.values()])
 
 
+def guests(state: State, found: Found) -> list[wire.GuestView]:
+    """The guests of this node, and whoever else holds CPUs of it. Whose configuration cannot be
+    read now is shown as it was read before, as it was placed, or as it runs; and that is said."""
+    placed, report, scores = state.tracked.keys(), state.reporter(), guest_scores(state)
+    unread = set(found.unreadable)
+    if found.trouble:
+        unread |= state.configs.keys() | placed | found.processes.keys()
+    known = {v: config for v, config in state.configs.items() if v in unread | placed}
+    configs = {**known, **found.configs}
+    views = []
+    for vmid in sorted(configs.keys() | placed | (unread & found.processes.keys())):
+        config, process = configs.get(vmid), found.processes.get(vmid)
+        if config is None:
+            view = _without_config(state, vmid, process, scores, report)
+        else:
+            view = guest(state, config, process, scores, report)
+        if vmid not in found.configs and vmid in unread:
+            view = replace(view, warnings=[*view.warnings, f"{UNREAD}: this was known before"])
+        views.append(view)
+    return views
+
+
+def _without_config(
+    state: State, vmid: Vmid, process: GuestProcess | None, scores: Scores, report: Reporter
+) -> wire.GuestView:
+    """A guest of which nobody ever read the configuration in this life of the service."""
+    tracked = state.tracked.get(vmid)
+    vcpus = 0 if tracked is None else len(tracked.placement.order)
+    tags = () if tracked is None else (f"cpu-{tracked.policy}",)
+    view = guest(state, described(vmid, vcpus, tags=tags), process, scores, report)
+    if tracked is not None:  # so it is managed, whatever makes it so
+        return replace(view, managed=True, reason="", reason_code="", managed_by="")
+    if view.reason_code == wire.RELEASED:
+        return view
+    return replace(view, managed=False, reason=UNREAD, reason_code="", managed_by="", policy="")
+
+
 def guest(
     state: State,
     config: GuestConfig,
@@ -183,98 +220,6 @@ def outcome(tracked: Tracked | None) -> str:
     if tracked.process is None:
         return "reserved"
     return "pending" if tracked.confined is None else tracked.confined.outcome
-
-
-def hook_started(state: State, vmid: Vmid, *, announced: bool) -> wire.HookAnswer:
-    """What pre-start (announced) and post-start say."""
-    tracked = state.tracked.get(vmid)
-    if tracked is None:
-        return wire.HookAnswer(vmid, _left_alone(state, vmid))
-    host, width = state.host.topology, state.reporter().width(tracked.placement)
-    if announced or tracked.process is None:
-        line = lines.reserved(host, tracked.placement, width)
-    else:
-        line = lines.running(host, tracked, width)
-    return wire.HookAnswer(vmid, line, str(tracked.placement.home), outcome(tracked))
-
-
-def _left_alone(state: State, vmid: Vmid) -> str:
-    config = state.configs.get(vmid)
-    if config is None:
-        return "left alone: its configuration cannot be read"
-    reason = config.exclusion(state.manage)
-    if reason is not None:
-        return f"left alone: {lines.excluded(reason)}"
-    if vmid in state.refused:
-        return f"not placed: {state.refused[vmid]}"
-    return "left alone: see the log of the service for the reason"
-
-
-def hook_stopped(state: State, vmid: Vmid) -> wire.HookAnswer:
-    """What post-stop says: which CPUs are free, nothing for a guest that had none."""
-    last = state.last_places.get(vmid)
-    if vmid in state.tracked or last is None or not state.managed(vmid):
-        return wire.HookAnswer(vmid, "")
-    verb = "is" if len(last) == 1 else "are"
-    return wire.HookAnswer(vmid, f"{named(last)} {verb} free again")
-
-
-def let_go(vmid: Vmid, freed: Confined | None, *, before: str) -> wire.ReassignRow:
-    """What undoing came to, by what was read back; None: there was nothing to undo."""
-    if freed is None:
-        return wire.ReassignRow(vmid, "skipped", "nothing to undo")
-    full = freed.outcome is Outcome.FULL
-    notes = "let go until its next start" if full else lines.freed(freed)
-    return wire.ReassignRow(
-        vmid,
-        "success" if full else "failed",
-        notes,
-        before=before,
-        changed=bool(before),
-        told=lines.freed(freed),
-    )
-
-
-def reassigned(
-    state: State, vmid: Vmid, *, running: bool, before: str, freed: Confined | None
-) -> wire.ReassignRow:
-    """What placing a running guest anew came to; `freed` is of one that was let go instead."""
-    tracked = state.tracked.get(vmid)
-    cpus = "" if tracked is None else str(tracked.placement.home)
-    status, notes = _reassigned(state, vmid, running=running)
-    if freed is not None:
-        told = lines.freed(freed)
-        if freed.outcome is not Outcome.FULL:
-            status, notes = "failed", told
-    elif tracked is not None and tracked.running:
-        told = lines.running(state.host.topology, tracked)
-    else:
-        told = state.refused.get(vmid, "") if running else ""
-    return wire.ReassignRow(vmid, status, notes, cpus, before, cpus != before, told)
-
-
-def eased(state: State, row: wire.ReassignRow, move: Move) -> wire.ReassignRow:
-    """The row of a guest for which a move pays after all were placed anew: made, or advised."""
-    after = reassigned(state, move.after.vmid, running=True, before=row.before, freed=None)
-    return replace(after, notes="; ".join(filter(None, (after.notes, words(state, move)))))
-
-
-def _reassigned(state: State, vmid: Vmid, *, running: bool) -> tuple[str, str]:
-    """Status and notes."""
-    tracked = state.tracked.get(vmid)
-    config = state.configs.get(vmid)
-    reason = None if config is None else config.exclusion(state.manage)
-    if reason is not None:
-        disabled = reason is Exclusion.NOT_CHOSEN
-        notes = "proxmox-cpu-affinity hook not enabled" if disabled else lines.excluded(reason)
-        return "skipped", notes
-    if tracked is None and running:
-        return "failed", state.refused.get(vmid, "the next scan will look again")
-    if tracked is None or tracked.process is None:
-        return "skipped", "VM is not running"
-    if tracked.confined is not None and tracked.confined.outcome is Outcome.FULL:
-        return "success", ""
-    return "failed", lines.running(state.host.topology, tracked)
 
 
 def decisions(

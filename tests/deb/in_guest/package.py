@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 
 from tests.e2e.in_guest import node
@@ -77,8 +78,10 @@ def next_version() -> Path:
     """The package, but for the number the same."""
     if NEXT.exists():
         return NEXT
-    node.run("dpkg-deb", "--raw-extract", str(DEB), "/tmp/next")
-    control = Path("/tmp/next/DEBIAN/control")
-    control.write_text(re.sub(r"^Version: .*$", "Version: 99", control.read_text(), flags=re.M))
-    node.run("dpkg-deb", "-Zgzip", "-z1", "--build", "/tmp/next", str(NEXT))
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        node.run("dpkg-deb", "--raw-extract", str(DEB), str(tree))
+        control = tree / "DEBIAN/control"
+        control.write_text(re.sub(r"^Version: .*$", "Version: 99", control.read_text(), flags=re.M))
+        node.run("dpkg-deb", "-Zgzip", "-z1", "--build", str(tree), str(NEXT))
     return NEXT

@@ -8,7 +8,15 @@ import click
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.answers import read, read_list
 from proxmox_cpu_affinity.cli.client import LONG, Client, client_of
-from proxmox_cpu_affinity.cli.command import VMID, Command, Session, as_json, exit_status, socket
+from proxmox_cpu_affinity.cli.command import (
+    VMID,
+    Command,
+    Session,
+    as_json,
+    exit_status,
+    require_pve,
+    socket,
+)
 from proxmox_cpu_affinity.formats import jsonvalue, wire, wire_bodies
 from proxmox_cpu_affinity.model.errors import UsageError
 from proxmox_cpu_affinity.model.guest import Exclusion
@@ -20,7 +28,6 @@ NOT_ENABLED = "proxmox-cpu-affinity hook not enabled"
 
 @click.command(
     cls=Command,
-    needs_pve=True,
     examples=("reassign 100", "reassign --all --dry-run", "reassign 100 --undo"),
 )
 @click.argument("vmid", type=VMID, required=False)
@@ -50,6 +57,8 @@ def reassign(
     """
     if (vmid is None) is not everyone:
         raise UsageError("give either a VMID or --all", hint="see: reassign --help")
+    if not undo:  # letting go needs nothing of PVE's
+        require_pve(session)
     client = client_of(session, socket)
     if dry_run:
         rows = foreseen(_guests(client, vmid), undo=undo)

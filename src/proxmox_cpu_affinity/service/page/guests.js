@@ -35,7 +35,7 @@ export class GuestList {
     for (const vmid of this.rows.keys()) {
       if (!there.has(vmid)) { this.rows.delete(vmid); this.opened.delete(vmid); }
     }
-    if (!wanted.length) wanted.push(make("tr", {}, make("td", { colspan: 7, class: "quiet" }, "There are no guests on this node.")));
+    if (!wanted.length) wanted.push(make("tr", {}, make("td", { colspan: 7, class: "quiet" }, "No guest of this node is known.")));
     const now = [...this.body.children];
     if (now.length !== wanted.length || now.some((row, i) => row !== wanted[i])) this.#place(wanted);
   }
