@@ -235,7 +235,8 @@ def test_service_after_a_release_holds_the_guests_but_those_undone_by_hand(sim_n
         assert service.post("/api/v1/guests/101/reassign", {"undo": True})["status"] == "success"
         service.end()
         release(sim_node)
-    with Running(sim_node):
+    with Running(sim_node) as service:
+        service.confirms(100)
         single_cpu(sim_node, 100)
         assert set(CPUS) == set.union(*masks(sim_node, 101).values())
 
