@@ -57,7 +57,7 @@ check: develop ## format, lint, types, shell scripts, imports
 	$(BIN)/mypy --scripts-are-modules scripts/make-showcase scripts/capture-host \
 		scripts/make-docs scripts/make-sbom scripts/list-licences
 	$(BIN)/shellcheck hook/proxmox-cpu-affinity-hook scripts/make-venv scripts/dummy-guests .ci/run \
-		scripts/make-deb scripts/debian-root scripts/lock debian/proxmox-cpu-affinity.p* \
+		scripts/make-deb scripts/debian-root scripts/lock scripts/audit debian/proxmox-cpu-affinity.p* \
 		tests/e2e/agent tests/e2e/in_guest/guest
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
@@ -87,9 +87,7 @@ api-test: develop $(ATTACK)/.ready ## the API attacked over real sockets and by 
 	@SHORT=$(SHORT) $(BIN)/python -m tests.api.run
 
 audit: $(ATTACK)/.ready ## known vulnerabilities of what is pinned; asks the Python advisory database
-	for file in constraints/locked/*.txt; do \
-		$(ATTACK)/bin/pip-audit --strict --disable-pip --require-hashes -r $$file || exit 1; \
-	done
+	@scripts/audit $(ATTACK)/bin/pip-audit
 
 licences: develop $(ATTACK)/.ready ## rewrite constraints/licences.txt
 	$(BIN)/python scripts/list-licences $(VENV) $(ATTACK)

@@ -19,7 +19,8 @@ from itertools import combinations
 from pathlib import Path
 from statistics import median
 
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, NODE_DIR, topology
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR, NODE_DIR
+from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.latency.judge import judged
 from proxmox_cpu_affinity.latency.predict import Step, steps
 from proxmox_cpu_affinity.latency.probe import measure

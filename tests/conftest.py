@@ -53,6 +53,7 @@ def pytest_configure() -> None:
     for name in [n for n in os.environ if n.startswith("PCA_")]:
         del os.environ[name]
     # Nor how they were started: a shell's background job ignores SIGINT, one of nohup SIGHUP, and
-    # so would children.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # so would children (handlers do not outlive execve(2), ignoring does). Whatever of these ends
+    # the tests, fixtures still take away their guests, services and folders.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)

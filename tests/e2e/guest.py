@@ -187,10 +187,6 @@ class Guest:
         script = f"mkdir -p {target} && tar -x --no-same-owner --keep-directory-symlink -C {target}"
         self.must(script, limit=60, given=archive.getvalue())
 
-    def pull(self, path: str) -> bytes:
-        """A file of the guest."""
-        return self.must(f"cat {path}", limit=60).output
-
     def _send(self, data: bytes, end: float) -> None:
         assert self._port is not None
         view = memoryview(data)

@@ -26,6 +26,7 @@ from proxmox_cpu_affinity.formats import (
     saved,
     settings,
     snapshot,
+    sysfiles,
     sysfs,
     uevent,
     wire_bodies,
@@ -41,7 +42,7 @@ from proxmox_cpu_affinity.model.latency import LatencyMatrix
 from proxmox_cpu_affinity.service.access import Access
 from proxmox_cpu_affinity.service.persist import from_json
 from proxmox_cpu_affinity.store import content_of
-from tests.fuzz import seeds
+from tests.fuzz import archives, seeds
 
 CPUS_MOST = 64  # beyond it a target does no more than read: fuzzing wants speed
 
@@ -114,7 +115,7 @@ def _storages(data: bytes) -> None:
 def _cpulist(data: bytes) -> None:
     found = CpuSet.parse(_text(data))
     assert CpuSet.parse(str(found)) == found
-    assert sysfs.cpulist_or_none(_text(data)) == found
+    assert sysfiles.cpulist_or_none(_text(data)) == found
 
 
 def _topology(files: Mapping[str, str]) -> None:
@@ -136,7 +137,7 @@ def _host(found: snapshot.Snapshot) -> None:
     text = snapshot.to_text(found)
     assert snapshot.parse(text) == found
     online = found.files.get("sys/devices/system/cpu/online", "")
-    cpus = sysfs.cpulist_or_none(online)
+    cpus = sysfiles.cpulist_or_none(online)
     if cpus is not None and len(cpus) <= CPUS_MOST:
         _topology(found.files)
 
@@ -176,7 +177,7 @@ def _uevent(data: bytes) -> None:
 
 def _procfs(data: bytes) -> None:
     text = _text(data)
-    for read in (cpuinfo.parse, procfs.pidfile, procfs.cpu_times, sysfs.reduced_meminfo):
+    for read in (cpuinfo.parse, procfs.pidfile, procfs.cpu_times, sysfiles.reduced_meminfo):
         read(text)
     assert cpuinfo.parse(cpuinfo.reduced(text)) == cpuinfo.parse(text)
     procfs.pidfile_argument(procfs.argv(text))
@@ -326,4 +327,6 @@ TARGETS: Mapping[str, Target] = {
     "headers": Target(_headers, seeds.HEADERS),
     "machine": Target(_machine, seeds.MACHINES),
     "replies": Target(_replies, seeds.REPLIES),
+    "tar": Target(archives.tar, archives.TARS),
+    "folder": Target(archives.folder, archives.FOLDERS),
 }

@@ -1,7 +1,6 @@
 """Guests under a real service, for tests of their lives: what the kernel, the API and the service's
 file must say of one that runs, of one that rests, and of one that is gone."""
 
-import contextlib
 import itertools
 import json
 import os
@@ -9,14 +8,13 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 from proxmox_cpu_affinity.sim import hookscript, layout, node
 from proxmox_cpu_affinity.sim.node import Node
 from proxmox_cpu_affinity.sim.settings import GuestKind, PostStop
 
 from .conftest import Cast, short_root
-from .running import Running, cpus_of
+from .running import Running, cpus_of, masks_of
 
 CPUS = frozenset(os.sched_getaffinity(0))
 REAL = GuestKind.QEMU if layout.qemu_program() else GuestKind.STANDIN
@@ -185,14 +183,8 @@ class Life:
 
 
 def masks(pid: int) -> set[frozenset[int]]:
-    """The different masks of a process's threads, from /proc."""
-    found = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # QEMU's pool threads come and go
-            status = (task / "status").read_text()
-            words = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-            found.add(frozenset(cpus_of(words["Cpus_allowed_list"].strip())))
-    return found
+    """The different masks of a process's threads."""
+    return {frozenset(mask) for mask in masks_of(pid).values()}
 
 
 def lives(place: Place) -> Iterator[Life]:

@@ -1,5 +1,6 @@
 """A real service process for tests: started on a node, asked over its listeners, ended by pid."""
 
+import contextlib
 import http.client
 import json
 import signal
@@ -190,22 +191,29 @@ def add_guest(
 
 
 def masks(node: Node, vmid: int) -> dict[str, set[int]]:
-    """The kernel's mask of every thread of a guest, from /proc: TID and name to CPUs."""
+    """The kernel's mask of every thread of a guest: TID and name to CPUs."""
     pid = node.pid(vmid)
     assert pid is not None, f"guest {vmid} does not run"
+    return masks_of(pid)
+
+
+def masks_of(pid: int) -> dict[str, set[int]]:
+    """The same of a process, from /proc; QEMU's pool threads come and go meanwhile."""
     found = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
-        status = (task / "status").read_text()
-        words = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        key = f"{task.name} {words['Name'].strip()}"
-        found[key] = cpus_of(words["Cpus_allowed_list"].strip())
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            status = (task / "status").read_text()
+            words = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+            key = f"{task.name} {words['Name'].strip()}"
+            found[key] = cpus_of(words["Cpus_allowed_list"].strip())
+    assert found, f"process {pid} has no threads"
     return found
 
 
 def cpus_of(text: str) -> set[int]:
     """A cpulist, read by a parser of the tests' own."""
     found: set[int] = set()
-    for part in text.split(","):
+    for part in filter(None, text.split(",")):
         low, _, high = part.partition("-")
         found.update(range(int(low), int(high or low) + 1))
     return found

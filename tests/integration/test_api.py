@@ -170,6 +170,7 @@ def test_page_of_another_site_is_refused(shared: Running) -> None:
         ({"undoo": True}, "unknown field 'undoo'"),
         ({"undo": "yes"}, "'undo' must be true or false"),
         ({"undo": 1}, "'undo' must be true or false"),
+        (b'{"undo": false, "undo": true}', "twice"),
         (b"[" * 60000, "not JSON"),
     ],
 )

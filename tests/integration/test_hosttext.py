@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxmox_cpu_affinity.formats import hosttext, saved
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, topology
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR
+from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import AffinityError, SyntaxFault
 from proxmox_cpu_affinity.model.topology import Topology

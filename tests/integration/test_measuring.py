@@ -19,7 +19,6 @@ from bench.latency import full_load
 
 from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.formats.settings import Settings
-from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.latency import probe, talk
 from proxmox_cpu_affinity.latency.judge import Run, judged
 from proxmox_cpu_affinity.latency.predict import predicted, steps
@@ -41,10 +40,7 @@ from proxmox_cpu_affinity.sim.node import Node
 from proxmox_cpu_affinity.store import JsonFile
 from tests.integration.measuring import Recorded, Rows, recorded
 from tests.integration.running import Running, add_guest
-
-
-def host(spec: str) -> Topology:
-    return topology(generate(parse_spec(spec)))
+from tests.unit.engine_hosts import topology_of as host
 
 
 def machine(here: Topology, seed: int) -> Rows:
@@ -171,6 +167,7 @@ def test_guests_that_come_meanwhile_are_noticed(tmp_path: Path) -> None:
     late = [
         pair for order in made.orders()[2:] if order.limit_us != BURST_US for pair in order.pairs
     ]
+    assert late
     assert not any(3 in pair for pair in late)
 
 
@@ -226,10 +223,8 @@ def test_a_program_that_hangs_is_killed_and_said(
     program.write_text("#!/bin/sh\necho pingpong 2\nexec sleep 60\n")
     program.chmod(0o755)
     plan = [Round(Stage.CORES, ((Cpu(0), Cpu(1)),))]
-    began = time.monotonic()
     run = asyncio.run(measure(plan, Parameters(patience_ms=1), program=program))
     assert run.cut == "the measuring program hung and was killed"
-    assert time.monotonic() - began < 50
 
 
 def test_what_cannot_be_measured_stays_predicted_and_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.scopes import Sighting
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.errors import GuestNotFoundError, StoreError
+from proxmox_cpu_affinity.model.errors import GuestNotFoundError, NotPveHostError, StoreError
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
 from proxmox_cpu_affinity.model.latency import Verdict
@@ -139,6 +139,41 @@ def test_confining_that_was_decided_before_an_undo_does_not_come_after_it(tmp_pa
         await scan
         assert masks(world, 102) == {"0-7"}
         assert Vmid(102) not in made.state.tracked
+
+    asyncio.run(story())
+
+
+def test_letting_go_of_a_guest_that_was_taken_up_again_meanwhile_is_left_out(
+    tmp_path: Path,
+) -> None:
+    """It waited for its turn behind a scan that was confining the guest."""
+
+    async def story() -> None:
+        made, world, _ = service(tmp_path, (100,))
+        world.run(Vmid(100))
+        await made.hook(Vmid(100), Phase.POST_START)
+        kernel, begun, may_end = made.effects.confiner, asyncio.Event(), asyncio.Event()
+
+        async def confine(process: GuestProcess, placement: Placement) -> Confined:
+            begun.set()
+            await may_end.wait()
+            return world.confine(process, placement)
+
+        async def undo(*_: object) -> Confined:
+            raise AssertionError("it was let go")
+
+        vars(kernel).update(confine=confine, undo=undo)
+        scan = asyncio.create_task(made.scan())
+        await begun.wait()
+        work = [scan]
+        for let_go in (True, False):
+            work.append(asyncio.create_task(made.reassign(Vmid(100), undo=let_go)))
+            async with asyncio.timeout(30):
+                while (Vmid(100) in made.state.tracked) is let_go:
+                    await asyncio.sleep(0.001)
+        may_end.set()
+        await asyncio.gather(*work)
+        assert masks(world, 100) == {str(made.state.tracked[Vmid(100)].placement.applied)}
 
     asyncio.run(story())
 
@@ -288,6 +323,29 @@ def test_what_is_long_on_large_hosts_is_not_made_on_the_event_loop(
     assert made_in[0] != threading.get_ident()
 
 
+def test_that_guests_cannot_be_read_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And again when it comes again: each scan is twice a minute."""
+
+    async def story() -> None:
+        made, world, _ = service(tmp_path, (100,))
+        guests = vars(made.world.guests)
+
+        def unmounted() -> None:
+            raise NotPveHostError("/etc/pve is missing")
+
+        for _ in range(2):
+            guests["configs"] = unmounted
+            await made.scan()
+            await made.scan()
+            guests["configs"] = world.configs
+            await made.scan()
+
+    asyncio.run(story())
+    assert caplog.text.count("/etc/pve is missing: guests stay as they are") == 2
+
+
 def test_an_action_that_fails_costs_none_of_those_after_it(tmp_path: Path) -> None:
     """Guests with higher VMIDs were repaired by no scan any more."""
 
@@ -343,7 +401,7 @@ def test_releasing_names_who_was_to_be_let_go_before_and_is_held_still(tmp_path:
         ) -> Confined:
             if process.vmid == 101:
                 return await undo(process, found, free)
-            return Confined(process, free, Outcome.FAILED, Confinement.NONE, 0, 0)
+            return Confined(process, free, Outcome.FAILED, Confinement.NONE, 0)
 
         vars(made.effects.confiner)["undo"] = refused
         await made.reassign(Vmid(100), undo=True)

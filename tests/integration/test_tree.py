@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from proxmox_cpu_affinity.formats import snapshot, sysfs
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, NODE_DIR, topology
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR, NODE_DIR
+from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.sim.hosts import generate, parse_spec

@@ -4,6 +4,7 @@ python -m tests.load.run [--short] [--only starts,churn,large] [--guests N] [--e
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 
 def main(words: Sequence[str]) -> int:
     given = arguments(words)
+    # Ended by a time limit it takes its node away all the same.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     guests = given.guests or (SHORT_GUESTS if given.short else GUESTS)
     events = given.events or (SHORT_EVENTS if given.short else EVENTS)
     parts: dict[str, Callable[[], Outcome]] = {

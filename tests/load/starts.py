@@ -21,7 +21,7 @@ from statistics import quantiles
 from proxmox_cpu_affinity.model.guest import HOOK_FILE
 from proxmox_cpu_affinity.pve.hookfile import LIBEXEC
 from proxmox_cpu_affinity.sim.node import Node
-from tests.integration.running import Running, masks
+from tests.integration.running import Running, cpus_of, masks
 from tests.load import flat
 from tests.load.outcome import Outcome
 
@@ -124,15 +124,10 @@ def astray(service: Running, vmids: Sequence[int]) -> list[str]:
     for guest in service.get("/api/v1/guests").list:
         vmid = int(str(guest["vmid"]))
         shown = {frozenset(mask) for mask in masks(service.node, vmid).values()}
-        said = frozenset(_cpus(str(guest["applied"])))
+        said = frozenset(cpus_of(str(guest["applied"])))
         if vmid in vmids and (shown != {said} or guest["outcome"] != "full"):
             found.append(f"guest {vmid}: {guest['outcome']} on {sorted(said)}, masks {shown}")
     return found
-
-
-def _cpus(text: str) -> set[int]:
-    parts = [part.partition("-") for part in text.split(",") if part]
-    return {cpu for low, _, high in parts for cpu in range(int(low), int(high or low) + 1)}
 
 
 def run(node: Node, volume: str, *, count: int) -> Outcome:

@@ -125,13 +125,13 @@ class Confiner:
 
     async def confine(self, process: GuestProcess, placement: Placement) -> Confined:
         count = len(placement.order)
-        return Confined(process, placement.applied, Outcome.FULL, self.means, count + 3, count)
+        return Confined(process, placement.applied, Outcome.FULL, self.means, count + 3)
 
     async def undo(
         self, process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet
     ) -> Confined:
         del found
-        return Confined(process, free, Outcome.FULL, self.means, 4, 1)
+        return Confined(process, free, Outcome.FULL, self.means, 4)
 
     async def threads(self, process: GuestProcess) -> Sequence[Thread]:
         everywhere = CpuSet.of(range(os.cpu_count() or 1))

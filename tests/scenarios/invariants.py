@@ -28,6 +28,8 @@ def _check_consistent(state: State) -> None:
         assert placement.home <= online
         assert placement.start in placement.home
         assert CpuSet.of(placement.order) == placement.home
+        assert len(placement.part_of) in (0, len(placement.order))
+        assert all(cpu in placement.mask_of(vcpu) for vcpu, cpu in enumerate(placement.order))
         assert tracked.process is None or tracked.process.vmid == vmid
         assert tracked.confined is None or tracked.confined.process == tracked.process
         assert not state.excluded(vmid)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
 
-from proxmox_cpu_affinity.engine.facts import Host, Rules, Widening, compile_host
+from proxmox_cpu_affinity.engine.facts import Host, Rules, compile_host
 from proxmox_cpu_affinity.engine.rebalance import rebalanced
 from proxmox_cpu_affinity.formats import settings
 from proxmox_cpu_affinity.latency.predict import predicted
@@ -90,9 +90,6 @@ class Story:
 
     def _host(self) -> Host:
         wanted = self.wanted_settings()
-        widening = Widening(
-            wanted.widen, wanted.widen_above, wanted.widen_below, float(wanted.widen_stay)
-        )
         rules = Rules(
             wanted.strategy,
             wanted.weights,
@@ -100,7 +97,7 @@ class Story:
             wanted.dedicated_fallback,
             wanted.width,
             wanted.rebalance,
-            widening=widening,
+            widening=wanted.widening,
         )
         return compile_host(self.topology, predicted(self.topology), rules)
 

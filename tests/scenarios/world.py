@@ -180,7 +180,7 @@ class World:
         if process not in self.tasks or self.deaf:
             gone, deaf = "no process is proved to be this guest", "systemd does not answer"
             fault = ThreadFault(Tid(process.pid), "scope", deaf if self.deaf else gone)
-            return Confined(process, target, Outcome.FAILED, Confinement.NONE, 0, 0, (fault,))
+            return Confined(process, target, Outcome.FAILED, Confinement.NONE, 0, (fault,))
         before = self.threads(process)
         for task in self.tasks[process]:
             if not task.refuses and masks[task.tid].overlaps(self.online):
@@ -198,7 +198,6 @@ class World:
             outcome=some if faults else Outcome.FULL,
             confinement=confinement,
             threads=len(after),
-            vcpus=sum(thread.vcpu is not None for thread in after),
             faults=faults,
             found=tuple((thread.tid, thread.affinity) for thread in before),
         )

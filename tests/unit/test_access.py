@@ -46,3 +46,10 @@ def test_a_name_that_may_be_a_rebound_one_is_not(access: Access, host: str) -> N
         access.check_host([host])
     with pytest.raises(ForbiddenError):
         access.check_origin([f"http://{host}"])
+
+
+@pytest.mark.parametrize("hosts", [[], ["localhost", "evil.example"], ["localhost", "localhost"]])
+def test_a_request_names_one_host(hosts: list[str]) -> None:
+    """Of two, whoever stands between might have gone by the other."""
+    with pytest.raises(ForbiddenError):
+        LOCAL.check_host(hosts)

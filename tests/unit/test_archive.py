@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from proxmox_cpu_affinity.cli.main import main
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, topology
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR
+from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.linux import archive
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
@@ -72,6 +73,13 @@ def test_links_are_not_followed(kind: bytes, tmp_path: Path) -> None:
     files = {name: text for name, text in sysfs().items() if not name.endswith("/isolated")}
     found = archive.of_archive(packed(tmp_path / "a.tar", files, link))
     assert f"{CPU_DIR}/isolated" not in found
+
+
+def test_a_path_that_leads_out_of_the_folders_is_none_of_a_host(tmp_path: Path) -> None:
+    """Found by fuzzing: it was kept as a file of the CPUs."""
+    outside = {f"{CPU_DIR}/../../../../etc/passwd": b"root", f"{CPU_DIR}/..": b""}
+    found = archive.of_archive(packed(tmp_path / "a.tar", {**sysfs(), **outside}))
+    assert found == FILES
 
 
 def test_a_member_is_read_whole_or_refused(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import AffinityError
 from proxmox_cpu_affinity.model.ids import Vmid
+from proxmox_cpu_affinity.reconcile import step
+from proxmox_cpu_affinity.reconcile.events import Enclosed
 from proxmox_cpu_affinity.service import persist
 from tests.scenarios.scenario import Scenario
 from tests.scenarios.story import BOOT, Story
@@ -222,3 +224,82 @@ def test_an_earlier_run_is_let_go_no_more_when_there_is_another() -> None:
     assert not story.state.leaving
     story.play("5 scan")
     assert kernel(story, 100) != {str(story.world.online)}
+
+
+NUMA = ("numa: 1", "hotplug: cpu", HOOK)
+EXACT = {"PCA_WIDTH": "exact"}
+
+
+def test_dedicated_guest_with_nodes_that_grows_where_no_cpu_is_left_shares_its_own() -> None:
+    """Its vCPUs went on naming parts that there were not any more: confining it failed, and so did
+    reading the state after a restart."""
+    dedicated = ("cores: 2", "sockets: 2", "vcpus: 3", "tags: cpu-dedicated", *NUMA)
+    events = ("0 start 100", "1 start 101", "10 set 100 vcpus: 4", "11 spawn 100 CPU 3/KVM")
+    guests = {100: dedicated, 101: ("cores: 5", HOOK)}
+    story = played("2x1x4x1", guests, *events, "30 scan", settings=EXACT)
+    home = story.state.tracked[Vmid(100)].placement.home
+    assert len(home) == 3
+    assert kernel(story, 100) == {str(home)}
+    for event in ("40 restart", "41 scan"):
+        story.play(event)
+    assert story.state.tracked[Vmid(100)].placement.home == home
+
+
+def test_guest_that_lost_all_but_its_second_node_stays_where_that_one_is() -> None:
+    """Its memory is there; and its nodes are told apart by their vCPUs, not by their numbers."""
+    lines = ("numa0: cpus=2-3,memory=512", "numa1: cpus=0-1,memory=512")
+    guests = {100: ("cores: 4", "vcpus: 4", *lines, *NUMA)}
+    story = played("2x1x4x1", guests, "0 start 100", settings=EXACT)
+    full = story.state.tracked[Vmid(100)].placement
+    assert full.parts[0] != full.parts[1]
+    for event in ("10 set 100 vcpus: 2", "30 scan"):
+        story.play(event)
+    assert kernel(story, 100) == {str(full.parts[1])}
+    for event in ("40 set 100 vcpus: 4", "60 scan"):
+        story.play(event)
+    again = story.state.tracked[Vmid(100)].placement
+    assert again.parts[1] == full.parts[1]
+    assert not again.parts[0] & full.parts[1]
+
+
+def test_guest_bound_to_a_host_node_is_moved_on_it_only() -> None:
+    """Its memory is bound there: a stop on the other node drew its CPUs away from it."""
+    bound = ("cores: 2", "numa0: cpus=0-1,hostnodes=0,memory=512,policy=bind", *NUMA)
+    guests = {100: bound, 101: bound, 102: ("cores: 2", HOOK)}
+    on = {"PCA_REBALANCE": "on", **EXACT}
+    events = ("0 start 100", "1 start 101", "2 start 102", "100 stop 102")
+    story = played("2x1x2x1", guests, *events, settings=on)
+    assert kernel(story, 100) == kernel(story, 101) == {"0-1"}
+
+
+def test_answer_about_the_scope_of_a_start_that_failed_is_not_of_the_next_start() -> None:
+    """It was taken for its own: a warning that CPUs 0-1 are not 0-1, or no drop-in any more."""
+    guests = {100: ("cores: 2", HOOK)}
+    story = played("1x2x4x1", guests, "0 systemd", "1 scope 100", "2 scope-gone 100")
+    story.play("3 pre-start 100")
+    wanted = story.state.tracked[Vmid(100)].placement.applied
+    for effective in (wanted, None):
+        assert step(story.state, Enclosed(4.0, Vmid(100), wanted, effective)) == (story.state, ())
+
+
+def test_guest_that_is_adopted_is_not_refused_any_more() -> None:
+    """`ps` went on saying why it has no CPUs, beside those that it has."""
+    guests = {100: ("cores: 4", "tags: cpu-dedicated", HOOK), 101: ("cores: 2", HOOK)}
+    events = ("0 start 101", "1 restart lost", "2 start 100", "3 post-start 101")
+    story = played("1x1x4x1", guests, *events, settings=EXACT)
+    assert Vmid(101) in story.state.refused
+    for event in ("4 die 100", "5 scan"):
+        story.play(event)
+    assert Vmid(101) in story.state.tracked
+    assert not story.state.refused
+
+
+def test_scope_of_a_start_that_took_too_long_is_let_go() -> None:
+    """Its CPUs were free for others, and what began in it later was still held on them."""
+    guest = ("cores: 2", HOOK)
+    story = played("1x2x4x1", {100: guest}, "0 systemd", "1 scope 100", "130 scan")
+    assert Vmid(100) not in story.state.tracked
+    assert story.world.scopes[Vmid(100)] == CpuSet()
+    for event in ("131 set 100 tags: cpu-affinity-off", "132 run 100", "160 scan"):
+        story.play(event)
+    assert kernel(story, 100) == {"0-7"}

@@ -59,7 +59,6 @@ class Stage:
             outcome,
             Confinement.THREADS,
             threads,
-            vcpus,
             refused,
         )
         self.state, _ = step(self.state, Confirmed(2.0, confined))

@@ -8,17 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxmox_cpu_affinity.cli.hostmap import colours, host_map
-from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.ids import Vmid
-from proxmox_cpu_affinity.model.topology import Topology
-from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
+from tests.unit.engine_hosts import topology_of as host
 
 SPECS = ("1x1x1x1", "2x2x4x2+nodes=2", "1x2x4x2+8e+2lp", "2x8x8x2+offline=5,7", "1x1x64x2")
-
-
-def host(spec: str) -> Topology:
-    return topology(generate(parse_spec(spec)))
 
 
 def signs(lines: list[str]) -> Counter[str]:

@@ -15,16 +15,16 @@ from threading import Thread
 
 import pytest
 
-from proxmox_cpu_affinity.cli.hosts import CPUS_MOST
 from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.formats import snapshot
 from proxmox_cpu_affinity.formats.snapshot import Snapshot
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, topology
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR
+from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.latency import cache
 from proxmox_cpu_affinity.latency.facts import host_facts
 from proxmox_cpu_affinity.latency.predict import predicted
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
-from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.cpuset import CPUS_MOST, CpuSet
 from proxmox_cpu_affinity.model.latency import Verdict
 from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
 from proxmox_cpu_affinity.store import JsonFile

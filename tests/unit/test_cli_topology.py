@@ -8,18 +8,14 @@ import pytest
 
 from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.cli.topologymap import topology_map
-from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.formats.wire import TopologyView
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
+from tests.unit.engine_hosts import topology_of as host
 
 HOSTS = Path(__file__).parents[1] / "hosts"
 SPECS = ("1x1x1x1", "2x2x4x2+nodes=2", "1x2x4x2+8e+2lp", "2x8x8x2+offline=5,7", "1x1x64x2")
-
-
-def host(spec: str) -> Topology:
-    return topology(generate(parse_spec(spec)))
 
 
 def drawn(lines: list[str]) -> list[str]:

@@ -353,7 +353,7 @@ def test_guest_as_large_as_the_host_gets_all_of_it(vcpus: int) -> None:
 def test_guest_larger_than_what_a_dedicated_one_leaves_is_warned() -> None:
     placement = decide(host_of("1x1x4x1"), 4, holding(1, "3", exclusive=True)).placement
     assert str(placement.home) == "0-2"
-    assert "4 vCPUs on 3 usable CPUs" in placement.warnings[0]
+    assert "4 vCPUs on 3 CPUs left for it" in placement.warnings[0]
 
 
 def test_warnings_of_the_request_are_kept() -> None:
@@ -504,7 +504,9 @@ def test_decision_shows_its_candidates_cheapest_first() -> None:
 
 def test_candidates_name_their_cache_groups() -> None:
     host = host_of("2x2x4x2")
-    for candidate in decide(host, 4).candidates:
+    found = decide(host, 4).candidates
+    assert found
+    for candidate in found:
         named = ", ".join(map(str, groups_of(host, candidate.home)))
         assert candidate.origin in (f"cache group {named}", f"cache groups {named}")
 

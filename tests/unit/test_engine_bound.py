@@ -1,5 +1,6 @@
 """The score and its lower bound: by hand on small hosts, and by trying all placements."""
 
+import gc
 from functools import cache
 from itertools import combinations, product
 from random import Random
@@ -58,6 +59,20 @@ def test_bound_by_hand() -> None:
     assert least_alone(host, 5) == 0
     assert least_alone(host, 8) == pytest.approx(8 * 0.35)
     assert lower_bound(host, [4]) == 0
+
+
+def test_a_bound_keeps_no_host_that_nobody_uses_any_more() -> None:
+    """The last 256 sums were kept by the module, and with them the hosts: after a few dozen reloads
+    or switched CPUs as many whole matrices."""
+
+    def alive() -> int:
+        gc.collect()
+        return sum(isinstance(one, Host) for one in gc.get_objects())
+
+    before = alive()
+    for _ in range(3):
+        lower_bound(host_of("1x2x2x2"), (2, 3))
+    assert alive() == before
 
 
 def test_reserved_cpus_do_not_count() -> None:

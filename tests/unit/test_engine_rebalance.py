@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Thresholds, Turn, compile_host
 from proxmox_cpu_affinity.engine.place import place
-from proxmox_cpu_affinity.engine.rebalance import Move, Question, after
+from proxmox_cpu_affinity.engine.rebalance import SAVED, Move, Question, Ration, after
 from proxmox_cpu_affinity.engine.rebalance import rebalanced as answered
 from proxmox_cpu_affinity.engine.score import total
 from proxmox_cpu_affinity.model.cpuset import CpuSet
@@ -91,6 +91,15 @@ def test_a_guest_with_nodes_of_its_own_is_not_moved() -> None:
     assert rebalanced(host, Occupancy((split, holding(2, "0"))), staying=frozenset({Vmid(2)})) == ()
 
 
+def test_a_guest_bound_to_a_host_node_is_moved_on_it() -> None:
+    host = host_of("2x1x4x1")
+    bound = replace(holding(1, "4"), part_of=(0,), spans=(CpuSet.parse("4"),))
+    others = (holding(2, "4-6"), holding(3, "5"))
+    (move,) = rebalanced(host, Occupancy((bound, *others)), staying=frozenset({Vmid(2), Vmid(3)}))
+    assert str(move.after.home) == "7"  # CPUs 0-3 are free as well
+    assert move.after.mask_of(0) == move.after.home
+
+
 def test_a_pinned_guest_stays_pinned() -> None:
     host = host_of("1x1x4x1")
     pinned = replace(holding(1, "0"), pinned=True)
@@ -109,6 +118,13 @@ def test_thresholds_decide() -> None:
     host = host_of("1x2x4x1")
     assert rebalanced(ruled(host, Thresholds(moves=0)), split) == ()
     assert rebalanced(ruled(host, Thresholds(move=0.9, inside=0.9)), split) == ()
+
+
+def test_no_more_moves_are_saved_up_than_ten() -> None:
+    assert Ration().earned(3).moves == 0
+    assert Ration().earned(4).moves == 1
+    assert Ration().earned(1000) == Ration(SAVED)
+    assert Ration().spent(2).earned(7).tenths == 1, "what had to be made is owed"
 
 
 def test_another_node_must_pay_more() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxmox_cpu_affinity.engine import nearest
-from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Rules, Turn, Widening, compile_host
+from proxmox_cpu_affinity.engine.facts import Host, Occupancy, Rules, Turn, compile_host
 from proxmox_cpu_affinity.engine.place import place
 from proxmox_cpu_affinity.engine.report import Reach, Reporter, decided, named
 from proxmox_cpu_affinity.engine.review import reviewed
@@ -18,7 +18,14 @@ from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import UnplaceableError
 from proxmox_cpu_affinity.model.guest import GuestNode, Policy, Request
 from proxmox_cpu_affinity.model.ids import Cpu, Vmid
-from proxmox_cpu_affinity.model.placement import Fallback, Placement, Strategy, Widen, Width
+from proxmox_cpu_affinity.model.placement import (
+    Fallback,
+    Placement,
+    Strategy,
+    Widen,
+    Widening,
+    Width,
+)
 from tests.unit.engine_hosts import holding, host_of, topology_of
 
 # -- review ----------------------------------------------------------------------------------------

@@ -51,7 +51,9 @@ def test_seeds_are_understood(name: str) -> None:
 @names
 def test_the_corpus_finds_nothing_any_more(name: str) -> None:
     """Each file was worth keeping: it reached something new, or was a finding once."""
-    for file in sorted((CORPUS / name).glob("*")):
+    files = sorted((CORPUS / name).glob("*"))
+    assert files, f"none is kept: make fuzz KEEP=1, or python -m tests.fuzz.run {name} --keep"
+    for file in files:
         attempt(TARGETS[name], file.read_bytes())
 
 

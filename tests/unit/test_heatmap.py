@@ -133,7 +133,7 @@ def test_title_and_figures() -> None:
     it = host("2x1x4x2", model="Fast <&> CPU \"X\" 'Y'")
     matrix = matrix_of(it)
     root = drawn(heatmap_svg(it, matrix))
-    figures = matrix.summary(2)
+    figures = matrix.summary()
     title, counts, span, how = texts(root)[:4]
     assert title == it.model_name == "Fast <&> CPU \"X\" 'Y'"
     assert root.findtext(f"{SVG}title") == title

@@ -107,6 +107,17 @@ def test_an_older_version_s_sockets_are_packages() -> None:
     assert [place.package_id for place in back.places] == [4, 5]
 
 
+def test_ids_of_cores_may_be_larger_than_any_number_of_a_cpu() -> None:
+    """They may be offsets in the table of ACPI that tells of them."""
+    cores = "".join(
+        f'<object type="Core" os_index="{70000 + 148 * cpu}"><object type="PU" os_index="{cpu}"/>'
+        "</object>"
+        for cpu in range(2)
+    )
+    found = topology(hwloc.parse(document(cores)).files)
+    assert [place.core_id for place in found.places] == [70000, 70148]
+
+
 def test_a_set_of_all_that_follow() -> None:
     node = '<object type="NUMANode" os_index="0" cpuset="0xf...f"/>'
     assert "1,3" in hwloc.parse(document(node + PUS)).files.values()

@@ -5,16 +5,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.latency.contradict import contradictions
 from proxmox_cpu_affinity.latency.predict import predicted
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, Verdict
 from proxmox_cpu_affinity.model.topology import Topology
-from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
-
-
-def host(spec: str) -> Topology:
-    return topology(generate(parse_spec(spec)))
+from tests.unit.engine_hosts import topology_of as host
 
 
 def measured(here: Topology, other: Mapping[tuple[int, int], float] | None = None) -> LatencyMatrix:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.latency.judge import Run, disturbed, judged
 from proxmox_cpu_affinity.latency.predict import carried
 from proxmox_cpu_affinity.latency.protocol import (
@@ -17,12 +16,7 @@ from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.ids import Cpu, NodeId
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, PairSample, Verdict
 from proxmox_cpu_affinity.model.topology import Topology
-from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
-
-
-def host(spec: str) -> Topology:
-    return topology(generate(parse_spec(spec)))
-
+from tests.unit.engine_hosts import topology_of as host
 
 HOST = host("1x1x6x1")
 
@@ -212,4 +206,4 @@ def test_a_trusted_matrix_that_contradicts_sysfs_says_so() -> None:
     far = {(0, 2): 90.0, (1, 3): 90.0}
     got = tuple(sample_of(far.get(pair, 30.0), pair) for pair in pairs_of(smt))
     matrix = judged(smt, Run(6, got), ADAPTIVE)
-    assert "sysfs contradicted: CPUs 0,2 and 1 more: SMT siblings" in said(matrix)
+    assert "sysfs contradicted: CPUs 0,2 and 1 more core: SMT siblings" in said(matrix)

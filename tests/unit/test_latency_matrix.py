@@ -93,8 +93,8 @@ def test_summary_counts_each_pair_once() -> None:
     matrix = with_samples(
         flat((0, 1, 2)), [pair(0, 1, 10.0), pair(0, 2, 20.0)], verdict=Verdict.TRUSTED
     )
-    figures = matrix.summary(1)
+    figures = matrix.summary()
     assert (figures.low, figures.high, figures.median) == (10.0, 50.0, median([10, 20, 50]))
     assert figures.mean == pytest.approx(80 / 3)
-    assert flat((0,)).summary(1).high == 0.0
+    assert flat((0,)).summary().high == 0.0
     assert flat((0,)).share_measured() == 1.0

@@ -7,18 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.latency.predict import Level, carried, filled, predicted, step_ns
 from proxmox_cpu_affinity.model.ids import Cpu
 from proxmox_cpu_affinity.model.latency import PairSample, Verdict, with_samples
-from proxmox_cpu_affinity.model.topology import Topology
-from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
+from tests.unit.engine_hosts import topology_of as host
 
 STEPS = st.tuples(st.sampled_from(Level), st.integers(10, 255))
-
-
-def host(spec: str) -> Topology:
-    return topology(generate(parse_spec(spec)))
 
 
 def measured(first: int, second: int, ns: float) -> PairSample:

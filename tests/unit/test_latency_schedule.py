@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.latency.schedule import (
     COARSE,
     Pair,
@@ -20,7 +19,7 @@ from proxmox_cpu_affinity.latency.schedule import (
 )
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.topology import Topology
-from proxmox_cpu_affinity.sim.hosts import generate, parse_spec
+from tests.unit.engine_hosts import topology_of as host
 
 SPECS = (
     "1x1x1x1",
@@ -39,10 +38,6 @@ SPECS = (
     "1x1x4x1+nocache+vm",
     "2x3x5x2+nodes=3",
 )
-
-
-def host(spec: str) -> Topology:
-    return topology(generate(parse_spec(spec)))
 
 
 HOSTS = {spec: host(spec) for spec in SPECS}

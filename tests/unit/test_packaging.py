@@ -54,7 +54,9 @@ def test_page_of_the_settings_has_each_once(share: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("man") is None, reason="needs man")
 def test_man_shows_the_pages_without_a_warning(share: Path) -> None:
-    for page in share.glob("man/man*/*"):
+    pages = sorted(share.glob("man/man*/*"))
+    assert [page.name for page in pages] == [f"{NAME}.5", f"{NAME}-service.8", f"{NAME}.8"]
+    for page in pages:
         done = subprocess.run(
             ["man", "--warnings", "-l", page],
             capture_output=True,

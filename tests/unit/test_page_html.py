@@ -151,7 +151,9 @@ def test_a_place_that_nobody_knows_is_a_mistake() -> None:
 
 
 def test_the_page_asks_for_nothing_from_elsewhere_and_has_nothing_inline() -> None:
-    for path, file in assets.found():
+    files = dict(assets.found())
+    assert {"/", "/page.js", "/page.css"} <= files.keys()
+    for path, file in files.items():
         text = file.read_text(encoding="utf-8")
         outside = re.findall(r"https?://[^\s\"')]+", text)
         assert set(outside) <= {"http://www.w3.org/2000/svg"}, path

@@ -1,7 +1,9 @@
 """How long guests wait for CPUs, from cpu.pressure and schedstat."""
 
+import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxmox_cpu_affinity.engine.facts import Widening
 from proxmox_cpu_affinity.formats.pressure import run_delay, some_waited, some_waits
 from proxmox_cpu_affinity.linux.pressure import WaitingMeter
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.guest import GuestProcess
 from proxmox_cpu_affinity.model.ids import Pid, Vmid
+from proxmox_cpu_affinity.model.placement import Widening
 
 # As Linux 6.1 writes it; the line `full` came to CPU pressure with 5.13.
 PRESSURE = (
@@ -100,6 +102,30 @@ def test_a_guest_that_is_gone_is_left_out(tmp_path: Path) -> None:
     assert meter.waited([GUEST], 100.0) == {}
     assert meter.waited([GUEST], 130.0) == {}
     assert not meter.by_threads
+
+
+def test_a_thread_that_is_new_has_waited_for_nothing_yet(tmp_path: Path) -> None:
+    """A vCPU that was plugged in: its first figure is no difference."""
+
+    def waits(tid: int, number: int, seconds: float) -> None:
+        folder = tmp_path / f"proc/{GUEST.pid}/task/{tid}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "stat").write_text(f"{tid} (CPU {number}/KVM) S {' 0' * 49}\n")
+        (folder / "schedstat").write_text(f"1 {seconds * 1e9:.0f} 1\n")
+
+    meter, end = WaitingMeter(Tree(tmp_path)), threading.Event()
+    plugged = threading.Thread(target=end.wait)  # the masks that are read are the kernel's
+    plugged.start()
+    try:
+        waits(os.getpid(), 0, 1.0)
+        meter.waited([GUEST], 100.0)
+        waits(plugged.native_id or 0, 1, 20.0)
+        assert meter.waited([GUEST], 130.0) == {100: 0.0}
+        waits(plugged.native_id or 0, 1, 23.0)
+        assert meter.waited([GUEST], 160.0) == {100: pytest.approx(0.1)}
+    finally:
+        end.set()
+        plugged.join()
 
 
 BUSY = """

@@ -42,7 +42,7 @@ def line(comm: str, *, start: int = 314159, cpu: int = 5) -> str:
 )
 def test_comm_may_hold_anything(comm: str) -> None:
     found = procfs.stat(line(comm))
-    assert found == procfs.Stat(comm, "S", ppid=1, start_time=314159, last_cpu=5)  # type: ignore[arg-type]
+    assert found == procfs.Stat(comm, "S", start_time=314159, last_cpu=5)  # type: ignore[arg-type]
 
 
 @given(comm=st.text(max_size=15), start=st.integers(0, 2**64 - 1), cpu=st.integers(0, 8191))
@@ -73,7 +73,6 @@ def test_a_cut_line_is_a_fault_or_lacks_what_is_not_read(cut: int) -> None:
         "4242 (kvm " + AFTER_COMM.format(start=1, cpu=1),
         "4242 kvm) " + AFTER_COMM.format(start=1, cpu=1),
         line("kvm").replace("314159", "soon"),
-        line("kvm").replace("S 1 ", "S one "),
         "\0" * 200,
     ],
 )
@@ -96,7 +95,6 @@ def test_this_process_is_read_as_it_is() -> None:
     found = procfs.stat(Path("/proc/self/stat").read_text())
     assert found.comm == Path("/proc/self/comm").read_text().rstrip("\n")
     assert found.state == "R"
-    assert found.ppid == os.getppid()
     assert found.last_cpu in range(os.cpu_count() or 1)
 
 
@@ -113,7 +111,6 @@ def test_a_thread_with_an_odd_name_is_read_as_it_is() -> None:
     thread.start()
     thread.join()
     assert found[0].comm == "CPU 3/KVM) S ("
-    assert found[0].ppid == os.getppid()
 
 
 @pytest.mark.parametrize(("text", "pid"), [("1\n", 1), ("4242\n", 4242), ("4242", 4242)])

@@ -27,6 +27,10 @@ CHANGES = (
     "template: 0",
     "cores: 2",
     "cores: 5",
+    "hotplug: cpu",
+    "vcpus: 1",
+    "vcpus: 6",
+    "tags: cpu-affinity;cpu-dedicated",
 )
 ALWAYS = (*HOOKS, "reassign", "undo")
 IF_RUNNING = ("die", "vanish", "stop", "refuse", "spawn")

@@ -16,6 +16,10 @@ FILES = generate(parse_spec("2x1x2x2"))
 HOST = topology(FILES)
 MATRIX = predicted(HOST)
 ROWS = tuple(tuple(MATRIX.row(cpu)) for cpu in MATRIX.cpus)
+ENDLESS = [
+    {"cpu": a, "ranking": [{"cpu": b, "socket": 0, "core": b, "latency_ns": 10**400}]}
+    for a, b in ((0, 1), (1, 0))
+]
 TEXTS = {
     "csv": latency_csv.to_text(MATRIX),
     "xml": hwloc_xml.to_text(HOST, MATRIX),
@@ -39,6 +43,22 @@ def test_forms_that_name_cores_and_packages_keep_them(form: str) -> None:
     assert (back.cores, back.packages) == (HOST.cores, HOST.packages)
 
 
+@pytest.mark.parametrize("form", TEXTS)
+def test_a_byte_order_mark_is_no_part_of_the_text(form: str) -> None:
+    assert saved.parse(f"\ufeff{TEXTS[form]}") == saved.parse(TEXTS[form])
+
+
+@pytest.mark.parametrize("form", ["xml", "ranking", "snapshot"])
+def test_empty_lines_before_a_form_say_nothing(form: str) -> None:
+    assert saved.parse(f"\r\n \n{TEXTS[form]}") == saved.parse(TEXTS[form])
+
+
+def test_an_empty_first_line_is_the_first_row_of_a_triangle() -> None:
+    """It was cut off: three CPUs were read as two, with a latency of another pair."""
+    found = saved.parse("\n5.0\n6.0,7.0\n").latency_ns
+    assert found == ((0.0, 5.0, 6.0), (5.0, 0.0, 7.0), (6.0, 7.0, 0.0))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -52,6 +72,7 @@ def test_forms_that_name_cores_and_packages_keep_them(form: str) -> None:
         "{}",
         "<xml/>",
         "hello",
+        json.dumps(ENDLESS),
         "[" * 100_000,
     ],
 )

@@ -27,6 +27,7 @@ from proxmox_cpu_affinity.model.placement import (
     Strategy,
     Weights,
     Widen,
+    Widening,
     Width,
 )
 
@@ -48,16 +49,16 @@ KNOWN: tuple[tuple[str, str, str, object, tuple[str, ...]], ...] = (
     ("PCA_DEDICATED_FALLBACK", "shared", "dedicated_fallback", Fallback.SHARED, ("", "none")),
     ("PCA_MOVE_MEMORY", "on", "move_memory", True, ("", "true", "ON", "1")),
     ("PCA_WIDTH", "domain", "width", Width.DOMAIN, ("", "wide")),
-    ("PCA_WIDEN", "pressure", "widen", Widen.PRESSURE, ("", "on", "PRESSURE")),
+    ("PCA_WIDEN", "pressure", "widening.when", Widen.PRESSURE, ("", "on", "PRESSURE")),
     (
         "PCA_WIDEN_ABOVE",
         "7.5%",
-        "widen_above",
+        "widening.above",
         0.075,
         ("", "2", "0%", "0.0%", "101%", "-2%", "2,5%"),
     ),
-    ("PCA_WIDEN_BELOW", "1%", "widen_below", 0.01, ("", "0.01", "0%", "0.0001%")),
-    ("PCA_WIDEN_STAY", "90", "widen_stay", 90, ("", "0", "3601", "1.5", "1m")),
+    ("PCA_WIDEN_BELOW", "1%", "widening.below", 0.01, ("", "0.01", "0%", "0.0001%")),
+    ("PCA_WIDEN_STAY", "90", "widening.stay", 90, ("", "0", "3601", "1.5", "1m")),
     ("PCA_REBALANCE", "on", "rebalance", Rebalance.ON, ("", "yes")),
     ("PCA_ROUNDS", "3", "rounds", 3, ("0", "-1", "1.5", "10001", "many", "٣")),
     ("PCA_ITERATIONS", "5000", "iterations", 5000, ("0", "10000001", "1e4", "0x10")),
@@ -100,15 +101,24 @@ def test_table_and_this_test_know_the_same_names() -> None:
     assert {setting.name for setting in SETTINGS} == named
     targets = [setting.target for setting in SETTINGS]
     assert len(set(targets)) == len(targets)
-    plain = {field.name for field in fields(Settings)} - {"weights"}
+    plain = {field.name for field in fields(Settings)} - {"weights", "widening"}
     weights = {f"weights.{field.name}" for field in fields(Weights)}
-    assert set(targets) == plain | weights
+    widening = {f"widening.{field.name}" for field in fields(Widening)}
+    assert set(targets) == plain | weights | widening
+
+
+def with_field(target: str, value: object) -> Settings:
+    """The defaults with one field set; `widening.above`: one of a group."""
+    group, _, name = target.rpartition(".")
+    if group:
+        value, name = replace(getattr(Settings(), group), **{name: value}), group
+    return replace(Settings(), **{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "given", "target", "value"), [row[:4] for row in KNOWN])
 def test_every_name_sets_its_field(name: str, given: str, target: str, value: object) -> None:
-    expected = replace(Settings(), **{target: value})  # type: ignore[arg-type]
-    assert getattr(Settings(), target) != value
+    expected = with_field(target, value)
+    assert expected != Settings()
     assert read(f"{name}={given}\n") == (expected, ())
     assert read("", **{name: given}) == (expected, ())
 
@@ -118,7 +128,7 @@ def test_every_name_sets_its_field(name: str, given: str, target: str, value: ob
     ("given", "value"), [("0", 0.0), ("0.45", 0.45), (".5", 0.5), ("1000", 1e3)]
 )
 def test_every_weight_sets_its_field(name: str, target: str, given: str, value: float) -> None:
-    expected = Settings(weights=replace(Weights(), **{target: value}))
+    expected = with_field(f"weights.{target}", value)
     assert read(f"{name}={given}") == (expected, ())
 
 
@@ -164,6 +174,7 @@ def test_a_long_bad_value_is_cut() -> None:
         ("X='with blanks and # no comment'", "with blanks and # no comment"),
         ("X=value # a comment", "value"),
         ("X=value\t#a comment", "value"),
+        ("X= # a comment behind no value", ""),
         ("X=a#b", "a#b"),
         ('X="quoted" # a comment', "quoted"),
         ("  X=indented  ", "indented"),
@@ -271,7 +282,7 @@ def test_a_guest_cannot_be_above_and_below_at_once() -> None:
     with pytest.raises(SettingError, match=r"line 2: PCA_WIDEN_BELOW must be less than PCA_WIDEN"):
         read("PCA_WIDEN_ABOVE=4%\nPCA_WIDEN_BELOW=5%\n")
     found, _ = read("PCA_WIDEN_ABOVE=8%\nPCA_WIDEN_BELOW=5%\n")
-    assert (found.widen_above, found.widen_below) == (0.08, 0.05)
+    assert (found.widening.above, found.widening.below) == (0.08, 0.05)
 
 
 def test_unknown_names_are_warned_about_where_they_stand() -> None:

@@ -1,6 +1,7 @@
 """What we develop with: one version of each, with hashes and a known licence; nothing vendored."""
 
 import re
+import subprocess
 from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path
@@ -73,11 +74,44 @@ def test_every_licence_is_listed() -> None:
 
 def test_nothing_of_others_lies_in_the_tree() -> None:
     """No wheel, archive, package or library that was made elsewhere."""
-    kinds = {".whl", ".gz", ".zip", ".so", ".a", ".o", ".deb", ".jar", ".min.js", ".dll", ".exe"}
+    kinds = (".whl", ".gz", ".zip", ".so", ".a", ".o", ".deb", ".jar", ".min.js", ".dll", ".exe")
     found = [
         path.relative_to(ROOT)
         for folder in OURS
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in kinds or {"node_modules", "vendor", "third_party"} & set(path.parts)
+        if path.name.endswith(kinds) or {"node_modules", "vendor", "third_party"} & set(path.parts)
     ]
     assert found == []
+
+
+def audited(folder: Path, lines: str) -> subprocess.CompletedProcess[str]:
+    """`make audit` with a program of these lines in place of pip-audit."""
+    program = folder / "pip-audit"
+    program.write_text(f"#!/bin/sh\n{lines}\n")
+    program.chmod(0o755)
+    words = [ROOT / "scripts/audit", program]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def test_an_audit_goes_through_every_lock(tmp_path: Path) -> None:
+    done = audited(tmp_path, "echo No known vulnerabilities found")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [
+        f"constraints/locked/{path.name}" for path in LOCKED
+    ]
+
+
+def test_a_vulnerability_is_told_in_pip_audits_words(tmp_path: Path) -> None:
+    done = audited(tmp_path, "echo Found 1 known vulnerability; echo x 1.0 PYSEC-1; exit 1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[1].endswith(".txt: x 1.0 PYSEC-1")
+
+
+def test_a_database_out_of_reach_is_one_line_and_no_clean_audit(tmp_path: Path) -> None:
+    """pip-audit prints 70 lines of a traceback."""
+    done = audited(
+        tmp_path, 'echo "Traceback (most recent call last):"; echo "  File x"; echo E: off; exit 1'
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.endswith(": the advisory database cannot be asked: E: off\n")

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from proxmox_cpu_affinity.formats import cpuinfo, snapshot, sysfs
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, NODE_DIR, topology
+from proxmox_cpu_affinity.formats import cpuinfo, snapshot, sysfiles
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR, NODE_DIR
+from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import UsageError
 from proxmox_cpu_affinity.model.topology import CoreKind, Topology
@@ -233,8 +234,8 @@ def test_missing_online_mask_takes_the_cpus_that_have_files() -> None:
 def test_null_and_empty_masks_are_empty() -> None:
     assert changed("1x1x2x1", {f"{CPU_DIR}/isolated": "(null)\n"}).isolated == EMPTY
     assert changed("1x1x2x1", {f"{CPU_DIR}/isolated": "\n"}).isolated == EMPTY
-    assert sysfs.cpulist_or_none("(null)") == EMPTY
-    assert sysfs.cpulist_or_none("0-1:1/2") is None
+    assert sysfiles.cpulist_or_none("(null)") == EMPTY
+    assert sysfiles.cpulist_or_none("0-1:1/2") is None
 
 
 def test_malformed_mask_is_noted() -> None:
@@ -344,7 +345,9 @@ def test_private_last_level_caches_are_noted() -> None:
 
 
 def test_no_numa_files_is_one_node() -> None:
-    it = changed("1x1x2x1", {f"{NODE_DIR}/node0/{n}": None for n in (*sysfs.NODE_FILES, "meminfo")})
+    it = changed(
+        "1x1x2x1", {f"{NODE_DIR}/node0/{n}": None for n in (*sysfiles.NODE_FILES, "meminfo")}
+    )
     assert [(node.node, node.memory_mib) for node in it.nodes] == [(0, None)]
     assert "no NUMA information: all CPUs count as node 0" in it.notes
 
@@ -378,7 +381,7 @@ def test_cpu_capacity_tells_kinds_where_no_pmu_does() -> None:
 @pytest.mark.parametrize("place", ["flags", "hypervisor type"])
 def test_virtual_machine_is_recognised(place: str) -> None:
     on_flags = {cpuinfo.CPUINFO: "processor\t: 0\nflags\t\t: fpu hypervisor vme\n\nprocessor\t: 1"}
-    changes = on_flags if place == "flags" else {sysfs.HYPERVISOR: "xen\n"}
+    changes = on_flags if place == "flags" else {sysfiles.HYPERVISOR: "xen\n"}
     assert changed("1x1x1x1", changes).virtual
     assert not changed("1x1x1x1", {}).virtual
 

@@ -50,6 +50,10 @@ def node(*vcpus: int, hosts: frozenset[int] = ANY) -> GuestNode:
             "cores: 2\nsockets: 2\nnuma: 1\nnuma0: cpus=x,memory=1\n",
             (node(0, 1), node(2, 3)),
         ),
+        (
+            "cores: 2\nsockets: 2\nnuma: 1\nnuma0: cpus=0-3,hostnodes=x,memory=1\n",
+            (node(0, 1), node(2, 3)),
+        ),
     ],
 )
 def test_nodes_are_what_pve_gives_the_guest(text: str, nodes: tuple[GuestNode, ...]) -> None:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxmox_cpu_affinity.engine.facts import Occupancy, Widening
+from proxmox_cpu_affinity.engine.facts import Occupancy
 from proxmox_cpu_affinity.engine.width import widened
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Vmid
-from proxmox_cpu_affinity.model.placement import Placement, Widen
+from proxmox_cpu_affinity.model.placement import Placement, Widen, Widening
 from proxmox_cpu_affinity.reconcile import State
 from proxmox_cpu_affinity.reconcile.actions import Action
 from proxmox_cpu_affinity.reconcile.events import Event
@@ -78,6 +78,12 @@ def flapping(pressed: float, calm: float) -> int:
 def test_a_guest_that_always_waits_in_its_groups_comes_and_goes_ever_less() -> None:
     """With a minute each way it were 720 times a day."""
     assert 10 < flapping(60.0, 60.0) <= 40
+
+
+def test_the_calm_that_is_asked_for_has_an_end() -> None:
+    longest = LONGEST * RULES.stay
+    waits = Strain(since=0.0, left=0.0, calm=longest)
+    assert felt(waits, HIGH, RULES.stay, RULES) == Strain(wide=True, calm=longest)
 
 
 def test_it_starts_anew_when_it_did_well_for_long_enough() -> None:

@@ -17,7 +17,7 @@ from proxmox_cpu_affinity.latency.predict import predicted
 from proxmox_cpu_affinity.linux import archive
 from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
-from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.cpuset import CPUS_MOST, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault, UsageError
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, Verdict
 from proxmox_cpu_affinity.model.topology import Topology
@@ -27,7 +27,6 @@ from proxmox_cpu_affinity.store import JsonFile
 
 GENERATED = "generated:"
 TEXT_MOST = 1 << 26  # bytes: the latencies of 2048 CPUs as JSON, with room to spare
-CPUS_MOST = 8192  # the most that Linux can be built for on x86 (CONFIG_NR_CPUS)
 _CSV_HINT = "core-to-core-latency --csv and cpuinfo --csv write such a file"
 
 

@@ -6,7 +6,6 @@ of them may be given to the first and the rest to the second, and the best share
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
@@ -88,9 +87,16 @@ def least_alone(host: Host, vcpus: int, own_share: float = 1.0) -> float:
     return least * vcpus / held
 
 
-@lru_cache(maxsize=256)
 def _partners(host: Host, own_share: float, held: int) -> Floats:
-    """For each usable CPU what its cheapest held - 1 partners cost it, as shares."""
+    """For each usable CPU what its cheapest held - 1 partners cost it, as shares. O(CPUs squared),
+    once for each host, share and size."""
+    known = host.partners.get((own_share, held))
+    if known is None:
+        known = host.partners[own_share, held] = _partners_of(host, own_share, held)
+    return known
+
+
+def _partners_of(host: Host, own_share: float, held: int) -> Floats:
     unit = host.charges.unit
     usable = np.flatnonzero(host.is_usable)
     pairs = host.latency[np.ix_(usable, usable)] * (unit / (held - 1))

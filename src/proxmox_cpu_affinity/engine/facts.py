@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
+from proxmox_cpu_affinity.model.cpuset import CPUS_MOST, EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Cpu, Vmid
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, restricted
 from proxmox_cpu_affinity.model.placement import (
@@ -20,7 +20,7 @@ from proxmox_cpu_affinity.model.placement import (
     Rebalance,
     Strategy,
     Weights,
-    Widen,
+    Widening,
     Width,
 )
 from proxmox_cpu_affinity.model.topology import CoreKind, Topology
@@ -31,7 +31,7 @@ Bools = NDArray[np.bool_]
 
 SPREAD = 0.002  # price of a vCPU of load in a used cache group
 ROOM = 0.05  # share of what leaving a cache group costs that its free CPUs are worth
-TURN_BITS = 13  # below a price: whose turn it is among equals (Linux: at most 8192 CPUs)
+TURN_BITS = (CPUS_MOST - 1).bit_length()  # below a price: whose turn it is among equals
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,6 @@ class Thresholds:
     least: float = 0.06  # in all, however small the guest: every move disturbs
     across_nodes: float = 0.10  # beyond that, to CPUs of a node on which it had none: memory stays
     moves: int = 2  # at most, after an event
-
-
-@dataclass(frozen=True, slots=True)
-class Widening:
-    """PCA_WIDEN: when a guest that floats goes beyond its cache groups, and when it comes back.
-    Shares of the time in which some thread of it waited for a CPU."""
-
-    when: Widen = Widen.OFF
-    above: float = 0.02  # its nodes, if it stays above
-    below: float = 0.005  # its cache groups again, if it stays below
-    stay: float = 60.0  # seconds; those below get longer for a guest that comes and goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +100,8 @@ class Host:
     is_isolated: Annotated[Bools, "n, isolated by the kernel: for dedicated guests only"]
     sequence: Annotated[Ints, "n, indexes: the first CPU of each cache group, then the second"]
     index: Annotated[Ints, "CPU number -> index, n where there is none"]
+    # What bound has reckoned of it, by share and size: dropped with the host, made anew by replace.
+    partners: dict[tuple[float, int], Floats] = field(default_factory=dict, init=False, repr=False)
 
     def indexes(self, cpus: Iterable[int]) -> Ints:
         """Array indexes of those of these CPUs that are online, in the order given."""
@@ -141,7 +132,7 @@ class Occupancy:
 
     def without(self, vmid: Vmid) -> "Occupancy":
         kept = tuple(p for p in self.placements if p.vmid != vmid)
-        return Occupancy(kept, self.configured_vcpus, self.outside)
+        return replace(self, placements=kept)
 
 
 def compile_host(

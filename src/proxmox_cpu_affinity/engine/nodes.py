@@ -58,14 +58,16 @@ class Search:
     rank: Ints
     cheapest: Cheapest
     warnings: list[str] = field(default_factory=list)
-    _rooms: list[list[Room]] = field(default_factory=list)
+    _rooms: list[list[Room]] = field(init=False)  # where each guest node may go
     _known: dict[tuple[int, Room, frozenset[int]], Ints] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._rooms = [self._rooms_of(k, node) for k, node in enumerate(self.request.guest_nodes)]
 
     def seatings(self) -> list[Seating]:
         """One for each host node that the first guest node may go on, as their turn is; empty
         where some guest node fits on none. O(host nodes x sizes) searches for cheapest sets."""
         nodes = self.request.guest_nodes
-        self._rooms = [self._rooms_of(k, node) for k, node in enumerate(nodes)]
         order = sorted(range(len(nodes)), key=lambda k: (not nodes[k].hosts, k))
         found = (self._seated(order, room) for room in self._rooms[order[0]])
         return [seating for seating in found if seating is not None]

@@ -209,14 +209,16 @@ def _everything(host: Host, request: Request, admitted: Admission) -> Decision:
     """A guest at least as large as what is left gets all of it."""
     free = host.cpuset(np.flatnonzero(admitted.may_use).tolist())
     placed = placement_of(host.topology, request, free, free.first(), exclusive=admitted.exclusive)
-    reason = "it needs every usable CPU"
-    if len(free) < len(host.usable):
-        reason = "no other CPUs are left for it"
+    # Others that it may not have: a dedicated guest's, or of another kind of core than it wants.
+    others = len(free) < len(host.usable)
+    reason = "no other CPUs are left for it" if others else "it needs every usable CPU"
     if request.vcpus > len(free):
-        usable = "1 usable CPU" if len(free) == 1 else f"{len(free)} usable CPUs"
-        warning = f"{request.vcpus} vCPUs on {usable}: they share"
+        cpus = "CPU" if len(free) == 1 else "CPUs"
+        there = f"{len(free)} {cpus} left for it" if others else f"{len(free)} usable {cpus}"
+        warning = f"{request.vcpus} vCPUs on {there}: they share"
         placed = replace(placed, warnings=(*placed.warnings, warning))
-        reason = "it has more vCPUs than there are usable CPUs"
+        what = "CPUs left for it" if others else "usable CPUs"
+        reason = f"it has more vCPUs than there are {what}"
     return Decision(placed, (), reason)
 
 

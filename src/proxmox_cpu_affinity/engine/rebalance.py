@@ -183,6 +183,9 @@ def _place_of(
     if request.policy is Policy.DEDICATED:  # it found no place of its own, and is not now given one
         request = replace(request, policy=Policy.SHARED)
     admitted = admission(host, beside, request)
+    if placement.part_of:  # the administrator bound its memory to the host nodes it is on
+        there = np.isin(host.node, host.node[held])
+        admitted = replace(admitted, may_use=admitted.may_use & there)
     here = board(host, beside, configured, Turn(), request, admitted)
     sets = candidates.grown(here)
     if sets is None or request.vcpus == int(admitted.may_use.sum()):
@@ -221,6 +224,7 @@ def _move(host: Host, found: _Found) -> Move:
         order=in_order(host.topology, home),
         start=host.cpus[int(found.members[0])],
         parts=(home,),
+        spans=(home,) if before.part_of else (),
     )
     reason = _reason(before.home, home, found)
     return Move(before, moved, found.gain, found.cost, found.beside, reason)

@@ -26,7 +26,8 @@ def resized(host: Host, occupancy: Occupancy, placement: Placement, request: Req
     Never refuses: where no further CPU is to be had (all are its own already, or it is dedicated
     and none is free), vCPUs share the CPUs that it has, with a warning. CPUs that guests may not
     have any more are replaced. A pinned guest's vCPUs keep their CPUs, and the last ones go first,
-    as QEMU unplugs them; others are rid of the CPUs that cost them most.
+    as QEMU unplugs them; so do those of a guest with virtual NUMA, whose memory is where they are.
+    Others are rid of the CPUs that cost them most.
     """
     load = load_of(host, occupancy.without(placement.vmid))
     had = host.indexes(dict.fromkeys(placement.order))
@@ -43,7 +44,8 @@ def resized(host: Host, occupancy: Occupancy, placement: Placement, request: Req
         replace(admitted, may_use=may_use),
     )
     wanted = min(request.vcpus, int(may_use.sum()))
-    members = _shrunk(here, kept, wanted, pinned=placement.pinned)
+    of_vcpus = placement.pinned or bool(placement.part_of)
+    members = _shrunk(here, kept, wanted, of_vcpus=of_vcpus)
     members = _grown(here, members, wanted)
     after = tuple(host.cpus[i] for i in members.tolist()) or tuple(dict.fromkeys(placement.order))
     if members.size and not placement.pinned:
@@ -59,9 +61,10 @@ def _admission(host: Host, load: Load, placement: Placement, request: Request) -
     return admission(host, load, replace(request, policy=Policy.SHARED) if shared else request)
 
 
-def _shrunk(here: candidates.Board, members: Ints, wanted: int, *, pinned: bool) -> Ints:
-    """The members without those that cost most, one after another; pinned, without the last."""
-    if pinned:
+def _shrunk(here: candidates.Board, members: Ints, wanted: int, *, of_vcpus: bool) -> Ints:
+    """The members without those that cost most, one after another; `of_vcpus`: without the last
+    vCPUs' ones."""
+    if of_vcpus:
         return members[:wanted]
     while len(members) > wanted:
         members = np.delete(members, int(candidates.beside(here, members)[members].argmax()))
@@ -84,14 +87,17 @@ def _filled(placement: Placement, cpus: tuple[Cpu, ...], request: Request) -> Pl
         count = "1 CPU" if len(cpus) == 1 else f"{len(cpus)} CPUs"
         warnings += (f"{request.vcpus} vCPUs on {count}: they share",)
     order = cpus * -(-request.vcpus // len(cpus))
+    parts = (home,)  # of a guest with virtual NUMA, too: its nodes cannot be told apart any more
     return replace(
         placement,
         home=home,
         applied=home,
         order=order[: request.vcpus],
         start=placement.start if placement.start in home else cpus[0],
-        parts=(home,),
+        parts=parts,
         warnings=warnings,
+        part_of=(0,) * request.vcpus if placement.part_of else (),
+        spans=parts if placement.part_of else (),
     )
 
 

@@ -64,7 +64,7 @@ def plan_on_cores(host: Host, requests: Sequence[Request]) -> CorePlan:
         try:
             decision, turn = place(here, standing, turn, one.cores)
         except UnplaceableError:
-            refused[one.request.vmid] = _why(host, standing, one)
+            refused[one.request.vmid] = _why(standing, one)
             continue
         placed[one.request.vmid] = _on_cores(here, one, decision)
     order = [request.vmid for request in requests]
@@ -133,7 +133,7 @@ def _is_fast(topology: Topology, core: CpuSet) -> bool:
     return topology.place(core.first()).kind is CoreKind.PERFORMANCE
 
 
-def _why(host: Host, standing: Occupancy, one: _Asked) -> str:
+def _why(standing: Occupancy, one: _Asked) -> str:
     taken = EMPTY
     for placement in standing.placements:
         taken |= placement.home

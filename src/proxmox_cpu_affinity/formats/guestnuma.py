@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.guest import VCPUS_MOST, GuestNode, socket_nodes
+from proxmox_cpu_affinity.model.topology import NODES_MOST
 
 LINES = 8  # MAX_NUMA
-_NODES = CpuSet((1 << 1024) - 1)  # of a host, the most that Linux knows (CONFIG_NODES_SHIFT=10)
+_NODES = CpuSet((1 << NODES_MOST) - 1)  # of a host
 _RANGES = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:;[0-9]{1,5}(?:-[0-9]{1,5})?)*")
 
 
@@ -35,22 +36,26 @@ def nodes_of(values: Mapping[str, str], *, cores: int, sockets: int) -> tuple[Gu
 
 
 def _node(line: str, there: CpuSet) -> GuestNode | None:
-    """One line; None where it names no vCPUs. Of its vCPUs those that are there: with others the
-    guest does not start."""
+    """One line; None where it names no vCPUs, or what no number is. Of its vCPUs those that are
+    there: with others the guest does not start."""
     parts = (part.partition("=") for part in line.split(","))
     fields = {name.strip(): value.strip() for name, _, value in parts}
-    vcpus, hosts = _numbers(fields.get("cpus", "")), _numbers(fields.get("hostnodes", ""))
-    return GuestNode(tuple(vcpus & there), frozenset(hosts & _NODES)) if vcpus else None
+    vcpus, hosts = _numbers(fields.get("cpus")), _numbers(fields.get("hostnodes"))
+    if not vcpus or hosts is None:
+        return None
+    return GuestNode(tuple(vcpus & there), frozenset(hosts & _NODES))
 
 
-def _numbers(text: str) -> CpuSet:
-    """The numbers a line lists, which a CPU set holds as well as any."""
-    if not _RANGES.fullmatch(text):
+def _numbers(text: str | None) -> CpuSet | None:
+    """The numbers a line lists, which a CPU set holds as well as any; None for another text."""
+    if text is None:
         return EMPTY
+    if not _RANGES.fullmatch(text):
+        return None
     try:
         return CpuSet.parse(text.replace(";", ","))
     except SyntaxFault:
-        return EMPTY
+        return None
 
 
 def _apart(nodes: list[GuestNode]) -> tuple[GuestNode, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from proxmox_cpu_affinity.formats import listed, lscpu_summary, lscpu_table, numactl
 from proxmox_cpu_affinity.formats.snapshot import Snapshot
-from proxmox_cpu_affinity.formats.sysfs import NODE_DIR
+from proxmox_cpu_affinity.formats.sysfiles import NODE_DIR
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 

@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 from proxmox_cpu_affinity.formats.cpuinfo import CPUINFO
 from proxmox_cpu_affinity.formats.snapshot import Latencies, Snapshot
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, NODE_DIR
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR, NODE_DIR
 from proxmox_cpu_affinity.model.cpuset import CPU_LIMIT, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 
@@ -22,6 +22,9 @@ DTDS = ("hwloc.dtd", "hwloc2.dtd")
 IN_PS = "CpuLatency-ps"
 MEANS_LATENCY = 4  # hwloc/distances.h, HWLOC_DISTANCES_KIND_MEANS_LATENCY
 _DEPTH_MOST = 200
+# Of packages and cores: where firmware gives no ids, Linux takes offsets in ACPI's PPTT (kernel:
+# drivers/acpi/pptt.c, topology_get_acpi_cpu_tag).
+_ID_MOST = (1 << 31) - 1
 _CACHES = {"L2Cache": "2", "L3Cache": "3"}
 _TEXT_OF = ("indexes", "u64values")
 
@@ -83,14 +86,15 @@ class _Reader:
         self.around.append((kind, len(self.objects)))
         self.objects.append(attributes)
         if kind == "PU":
-            self.pus.append(_Pu(self.number(attributes, "os_index"), dict(self.around)))
+            self.pus.append(_Pu(self.index(attributes), dict(self.around)))
         elif kind == "NUMANode":
             self.nodes.append(attributes)
 
-    def number(self, attributes: Mapping[str, str], name: str) -> int:
-        text = attributes.get(name, "")
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) < CPU_LIMIT):
-            self.fail(f"{name}={text[:20]!r} is no number of a CPU or a node")
+    def index(self, attributes: Mapping[str, str], most: int = CPU_LIMIT - 1) -> int:
+        text = attributes.get("os_index", "")
+        if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= most):
+            what = f"{attributes.get('type', '')[:20]} from 0 to {most}"
+            self.fail(f"os_index={text[:20]!r} is no number of a {what}")
         return int(text)
 
 
@@ -165,13 +169,13 @@ def _files(reader: _Reader) -> dict[str, str]:
 def _id(reader: _Reader, number: int) -> str:
     """The kernel's id of an object; where hwloc does not know it, its number in the file."""
     attributes = reader.objects[number]
-    return str(reader.number(attributes, "os_index") if "os_index" in attributes else number)
+    return str(reader.index(attributes, _ID_MOST) if "os_index" in attributes else number)
 
 
 def _node_files(reader: _Reader, online: CpuSet) -> dict[str, str]:
     files = {}
     for attributes in reader.nodes:
-        node = reader.number(attributes, "os_index")
+        node = reader.index(attributes)
         folder = f"{NODE_DIR}/node{node}"
         files[f"{folder}/cpulist"] = str(_bitmap(reader, attributes.get("cpuset", "")) & online)
         memory = attributes.get("local_memory", "")

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from xml.sax.saxutils import quoteattr
 
 from proxmox_cpu_affinity.formats.hwloc import IN_PS, MEANS_LATENCY
+from proxmox_cpu_affinity.formats.sysfiles import noted
 from proxmox_cpu_affinity.formats.sysfs import NO_CORE, NO_L2, NO_LAST, NO_PACKAGE, UNKNOWN_ID
-from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
+from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.latency import LatencyMatrix
 from proxmox_cpu_affinity.model.topology import NumaNode, Topology
 
@@ -26,7 +27,8 @@ _L2, _L3 = (
 
 @dataclass(slots=True)
 class _Object:
-    """An object of the tree. `number` is the kernel's, None where it has none."""
+    """An object of the tree. `number` is the kernel's, None where there is none, or it is not known
+    as with dies."""
 
     kind: str
     cpus: CpuSet
@@ -39,7 +41,7 @@ class _Object:
 
 def to_text(topology: Topology, matrix: LatencyMatrix) -> str:
     """The document. The matrix's CPUs must be online; latencies are written in ps."""
-    guessed = _guessed(topology, NO_PACKAGE)
+    guessed = noted(topology.notes, NO_PACKAGE)
     model = topology.model_name if guessed else ""  # elsewhere the packages have it
     root = _Object("Machine", topology.online, 0, info=model)
     for made in sorted(_objects(topology), key=lambda each: -len(each.cpus)):
@@ -54,40 +56,30 @@ def to_text(topology: Topology, matrix: LatencyMatrix) -> str:
 
 def _objects(topology: Topology) -> Iterator[_Object]:
     """All objects, of those with the same CPUs the outer first."""
-    unknown = _guessed(topology, NO_PACKAGE)
+    unknown = noted(topology.notes, NO_PACKAGE)
     for package in topology.packages:
         if not package <= unknown:
             number = topology.place(package.first()).package_id
             yield _Object("Package", package, number, info=topology.model_name)
     yield from (_Object("Group", node.cpus, more=_GROUP) for node in topology.nodes if node.cpus)
     if len(topology.dies) > len(topology.packages):
-        yield from (_Object("Die", die, number) for number, die in enumerate(topology.dies))
-    unknown = _guessed(topology, NO_LAST)
+        yield from (_Object("Die", die) for die in topology.dies)
+    unknown = noted(topology.notes, NO_LAST)
     for group in topology.cache_groups:
         known = not group <= unknown
         yield _Object("L3Cache" if known else "Group", group, more=_L3 if known else _GROUP)
-    unknown = _guessed(topology, NO_L2)
+    unknown = noted(topology.notes, NO_L2)
     yield from (_Object("L2Cache", l2, more=_L2) for l2 in topology.l2_groups if not l2 <= unknown)
     yield from _cores(topology)
     yield from (_Object("PU", CpuSet.of([cpu]), cpu) for cpu in topology.online)
 
 
 def _cores(topology: Topology) -> Iterator[_Object]:
-    unknown = _guessed(topology, NO_CORE)
+    unknown = noted(topology.notes, NO_CORE)
     for core in topology.cores:
         if not core <= unknown:
             number = topology.place(core.first()).core_id
             yield _Object("Core", core, None if number == UNKNOWN_ID else number)
-
-
-def _guessed(topology: Topology, what: str) -> CpuSet:
-    """The CPUs of which a note says so."""
-    found = EMPTY
-    for note in topology.notes:
-        cpus, colon, told = note.partition(": ")
-        if colon and told == what:
-            found |= CpuSet.parse(cpus.removeprefix("CPUs ").removeprefix("CPU "))
-    return found
 
 
 def _insert(parent: _Object, made: _Object) -> None:
@@ -139,7 +131,7 @@ class _Writer:
             self.lines.append(f'{pad}  <info name="CPUModel" value={quoteattr(made.info)}/>')
         for node in made.memory:
             self._node(node, pad)
-        for child in sorted(made.inside, key=lambda each: next(iter(each.cpus))):
+        for child in sorted(made.inside, key=lambda each: each.cpus.first()):
             self.write(child, depth + 1)
         self.lines.append(f"{pad}</object>")
 

@@ -5,6 +5,7 @@ Out of scope: what the keys mean (wire, the caches).
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
@@ -15,16 +16,27 @@ _TYPE_NAMES = {bool: "true or false", int: "a whole number", str: "a text", list
 
 
 def json_object(text: str | bytes) -> Mapping[str, object]:
-    """The JSON object a text spells; empty text is an empty object. BadRequestError."""
+    """The JSON object a text spells; empty text is an empty object. BadRequestError, also for a
+    key that stands twice in one object: one of its values would be dropped."""
     if not text.strip():
         return {}
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise BadRequestError("the body is not JSON") from None
+        value = json.loads(text, object_pairs_hook=unique)
+    except RecursionError:
+        raise BadRequestError("not JSON that can be read: nested too deeply") from None
+    except ValueError as error:
+        raise BadRequestError(f"not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise BadRequestError("the body is not a JSON object")
+        raise BadRequestError("not a JSON object")
     return value
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object of JSON, for json.loads. ValueError for a key that is given twice."""
+    whole = dict(pairs)
+    if len(whole) != len(pairs):
+        raise ValueError("a key is given twice in one object")
+    return whole
 
 
 def only(value: Mapping[str, object], *known: str) -> None:
@@ -36,6 +48,7 @@ def only(value: Mapping[str, object], *known: str) -> None:
 
 
 def boolean(value: Mapping[str, object], key: str, *, default: bool | None = None) -> bool:
+    """The truth under a key. BadRequestError for another thing, or none and no default."""
     found = value.get(key, default)
     if not isinstance(found, bool):
         raise _wrong(key, bool)
@@ -43,6 +56,7 @@ def boolean(value: Mapping[str, object], key: str, *, default: bool | None = Non
 
 
 def whole(value: Mapping[str, object], key: str, *, low: int, high: int) -> int:
+    """The whole number from `low` to `high` under a key. BadRequestError for anything else."""
     found = value.get(key)
     if not isinstance(found, int) or isinstance(found, bool):
         raise _wrong(key, int)
@@ -52,6 +66,7 @@ def whole(value: Mapping[str, object], key: str, *, low: int, high: int) -> int:
 
 
 def text(value: Mapping[str, object], key: str, default: str | None = None) -> str:
+    """The text under a key. BadRequestError for another thing, or none and no default."""
     found = value.get(key, default)
     if not isinstance(found, str):
         raise _wrong(key, str)
@@ -59,6 +74,7 @@ def text(value: Mapping[str, object], key: str, default: str | None = None) -> s
 
 
 def objects(value: Mapping[str, object], key: str, *, most: int) -> list[Mapping[str, object]]:
+    """The objects of the list under a key, `most` at most. BadRequestError for anything else."""
     found = value.get(key)
     if not isinstance(found, list):
         raise _wrong(key, list)
@@ -67,6 +83,26 @@ def objects(value: Mapping[str, object], key: str, *, most: int) -> list[Mapping
     if not all(isinstance(entry, dict) for entry in found):
         raise BadRequestError(f"every entry of {key!r} must be an object")
     return found
+
+
+def items(value: object) -> list[object]:
+    """The entries of a list. TypeError for anything else."""
+    if not isinstance(value, list):
+        raise TypeError("no list")
+    return value
+
+
+def nanoseconds(value: object) -> float:
+    """A latency. TypeError for what is no number, ValueError for one that no latency is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("no number")
+    try:
+        ns = float(value)
+    except OverflowError:  # JSON's whole numbers have no end
+        ns = math.inf
+    if not (math.isfinite(ns) and ns >= 0):
+        raise ValueError("no latency")
+    return ns
 
 
 def _wrong(key: str, kind: type) -> BadRequestError:

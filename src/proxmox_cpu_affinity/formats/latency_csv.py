@@ -7,11 +7,9 @@ triangles or both (then their mean). Out of scope: which CPUs the rows are; they
 import math
 
 from proxmox_cpu_affinity.formats.snapshot import Latencies
+from proxmox_cpu_affinity.model.cpuset import CPUS_MOST
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.latency import LatencyMatrix
-
-CPUS_MOST = 8192
-"""The most CPUs that Linux can be built for on x86 (CONFIG_NR_CPUS)."""
 
 _EMPTY = ("", "nan")
 

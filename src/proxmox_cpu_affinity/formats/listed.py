@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from proxmox_cpu_affinity.formats.cpuinfo import CPUINFO
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, NODE_DIR
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR, NODE_DIR
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 

@@ -24,7 +24,6 @@ class Summary:
 
     cpus: tuple[Listed, ...]
     present: CpuSet
-    model: str
     notes: tuple[str, ...]
 
 
@@ -55,11 +54,10 @@ def summary(known: Mapping[str, str]) -> Summary:
     l3 = _caches(known, "L3 cache", len(cores), notes)
     listed = []
     for number, (node, core) in enumerate(cores):
-        # The numbers of caches must be the package's own, and these are the host's.
         listed += [
             Listed(cpu, packages[number], number, node, l2[number], l3[number]) for cpu in core
         ]
-    return Summary(tuple(listed), present, known.get("Model name", ""), tuple(notes))
+    return Summary(tuple(listed), present, tuple(notes))
 
 
 def _cpus(known: Mapping[str, str]) -> tuple[CpuSet, CpuSet]:

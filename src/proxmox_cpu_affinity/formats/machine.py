@@ -60,7 +60,8 @@ def weights(value: object) -> Weights:
 
 
 def _entries(message: Mapping[str, object]) -> list[dict[str, int]]:
-    """The CPUs with every level as a number: labels of any kind are numbered as they sort."""
+    """The CPUs with every level as a number. Keys that are not read here are passed over, as the
+    other end of such a conversation has them for others."""
     given = jsonvalue.objects(message, "cpus", most=CPUS_MOST)
     found: list[dict[str, int]] = []
     for entry in given:

@@ -6,7 +6,7 @@ It knows nothing of cores and caches: lscpu's text has to come with it.
 import re
 from collections.abc import Iterable
 
-from proxmox_cpu_affinity.formats.sysfs import NODE_DIR
+from proxmox_cpu_affinity.formats.sysfiles import NODE_DIR
 from proxmox_cpu_affinity.model.cpuset import CPU_LIMIT, EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 

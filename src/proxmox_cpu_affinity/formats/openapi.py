@@ -47,13 +47,12 @@ def _operation(endpoint: Endpoint, schemas: Schema) -> Schema:
             "default": {"description": "an error", "content": problem},
         },
     }
+    parameters = [_parameter(parameter) for parameter in endpoint.query]
     if "{vmid}" in endpoint.path:
         schema = {"type": "integer", "minimum": VMID_MIN, "maximum": VMID_MAX}
-        operation["parameters"] = [
-            {"name": "vmid", "in": "path", "required": True, "schema": schema}
-        ]
-    if endpoint.query:
-        operation["parameters"] = [_parameter(parameter) for parameter in endpoint.query]
+        parameters.append({"name": "vmid", "in": "path", "required": True, "schema": schema})
+    if parameters:
+        operation["parameters"] = parameters
     if endpoint.media == EVENT_STREAM:
         operation["description"] = "The data of each event is one JSON object: see x-events."
         operation["x-events"] = {name: _schema(kind, schemas) for name, kind in EVENTS.items()}

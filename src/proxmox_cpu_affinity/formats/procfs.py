@@ -15,7 +15,6 @@ class Stat:
 
     comm: str
     state: str
-    ppid: Pid
     start_time: int  # field 22, clock ticks after boot
     last_cpu: Cpu  # field 39
 
@@ -30,7 +29,6 @@ def stat(text: str) -> Stat:
         return Stat(
             comm=text[opening + 1 : closing],
             state=fields[0],
-            ppid=Pid(int(fields[1])),
             start_time=int(fields[19]),
             last_cpu=Cpu(int(fields[36])),
         )
@@ -60,8 +58,8 @@ def argv(text: str) -> tuple[str, ...]:
 def pidfile_argument(arguments: tuple[str, ...]) -> str | None:
     """The value of `-pidfile` (one or two dashes) of a process that is a QEMU by its name.
 
-    As PVE judges: argv[0] ends in `kvm` or its last part is called qemu-system-* or qemu-*
-    (qemu-server, QemuServer/Helpers.pm, parse_cmdline).
+    As PVE judges: the file in argv[0] ends in `kvm` or begins with `qemu-` (qemu-server,
+    QemuServer/Helpers.pm, parse_cmdline).
     """
     if not arguments:
         return None

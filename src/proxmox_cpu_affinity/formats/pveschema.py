@@ -62,6 +62,8 @@ _TAG = re.compile(r"[a-z0-9_][a-z0-9_+.-]*", re.ASCII | re.IGNORECASE)
 _LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _DNS_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII | re.IGNORECASE)
 _HOTPLUG = frozenset(("network", "disk", "cpu", "memory", "usb", "cloudinit"))
+_TRUTH = dict.fromkeys(("1", "on", "yes", "true"), True)
+_TRUTH |= dict.fromkeys(("0", "off", "no", "false"), False)
 _SEPARATORS = re.compile(r"[\s,;]+", re.ASCII)
 
 
@@ -77,11 +79,9 @@ def kind_of(key: str) -> Kind | None:
 
 def boolean(text: str) -> bool:
     """The truth a text spells in PVE's files: 1, on, yes, true and their opposites. SyntaxFault."""
-    word = text.lower()
-    if word in {"1", "on", "yes", "true"}:
-        return True
-    if word in {"0", "off", "no", "false"}:
-        return False
+    found = _TRUTH.get(text.lower())
+    if found is not None:
+        return found
     raise SyntaxFault(f"type check ('boolean') failed - got '{text}'")
 
 

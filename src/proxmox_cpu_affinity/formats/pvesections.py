@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from proxmox_cpu_affinity.formats.pveschema import split_list
+from proxmox_cpu_affinity.formats.pveschema import boolean, split_list
 from proxmox_cpu_affinity.model.errors import RefusedError, SyntaxFault
 from proxmox_cpu_affinity.model.ids import Vmid
 
@@ -141,8 +141,12 @@ def _storage(entry: SectionEntry) -> Storage:
 
 
 def _flag(values: Mapping[str, str], key: str) -> bool:
-    # A line with the key alone means true (SectionConfig::check_value).
-    return key in values and values[key].lower() in {"", "1", "on", "yes", "true"}
+    """A line with the key alone means true (SectionConfig::check_value); what is no truth counts as
+    a key that is not there."""
+    try:
+        return boolean(values.get(key, "0") or "1")
+    except SyntaxFault:
+        return False
 
 
 def _forced_local(storage: Storage | None) -> Storage:

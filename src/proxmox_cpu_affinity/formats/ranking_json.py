@@ -3,10 +3,9 @@
 It tells package and core of each CPU, and nothing of caches and nodes.
 """
 
-import math
-
+from proxmox_cpu_affinity.formats.jsonvalue import items, nanoseconds
 from proxmox_cpu_affinity.formats.snapshot import Snapshot
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR
 from proxmox_cpu_affinity.model.cpuset import CPU_LIMIT, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 
@@ -26,13 +25,13 @@ def _snapshot(document: object) -> Snapshot:
     latencies: dict[tuple[int, int], float] = {}
     ids: dict[int, tuple[int, int]] = {}
     cpus = []
-    for entry in _list(document):
+    for entry in items(document):
         cpu = _whole(entry, "cpu", CPU_LIMIT)
         cpus.append(cpu)
-        for other in _list(_get(entry, "ranking")):
+        for other in items(_get(entry, "ranking")):
             number = _whole(other, "cpu", CPU_LIMIT)
             ids[number] = _whole(other, "socket", 1 << 31), _whole(other, "core", 1 << 31)
-            latencies[cpu, number] = _latency(_get(other, "latency_ns"))
+            latencies[cpu, number] = nanoseconds(_get(other, "latency_ns"))
     cpus.sort()
     if len(set(cpus)) < max(len(cpus), 2):
         raise ValueError("a CPU twice, or only one")
@@ -59,22 +58,8 @@ def _get(value: object, key: str) -> object:
     return value[key]
 
 
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise TypeError("no list")
-    return value
-
-
 def _whole(value: object, key: str, limit: int) -> int:
     found = _get(value, key)
     if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < limit:
         raise ValueError(key)
     return found
-
-
-def _latency(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError("no latency")
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError("no latency")
-    return float(value)

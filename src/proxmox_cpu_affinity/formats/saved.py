@@ -28,7 +28,7 @@ EXPECTED = (
     "a host is a snapshot of ours, a core ranking, hwloc's XML, the text of lscpu -p, -e or plain "
     "lscpu (best with numactl --hardware), a CSV of latencies, or a directory or tar of sysfs"
 )
-_CSV = re.compile(r"[0-9.,eE+ \t\r\n\-]*|[0-9.,eE+ \t\r\nnaNA\-]*")
+_CSV = re.compile(r"[0-9.,eE+ \t\r\nnaNA\-]*")
 # What people have at hand instead, by how it begins; of those that fit the first.
 _STRANGERS = (
     (r"processor\s*:", "/proc/cpuinfo, which does not name the caches and nodes"),
@@ -45,12 +45,12 @@ _STRANGERS = (
 
 def parse(text: str, *, where: str = "") -> Snapshot:
     """The host this text tells of. SyntaxFault, located by `where`, for a text of no known form."""
-    text = text.lstrip("\ufeff \t\r\n") if text[:1] in "\ufeff\t\r\n" else text
+    text = text.removeprefix("\ufeff")
     match text.lstrip()[:1]:
         case "":
             raise SyntaxFault("the file is empty", where=where, hint=EXPECTED)
         case "<":
-            return hwloc.parse(text, where=where)
+            return hwloc.parse(text.lstrip(), where=where)
         case "[":
             return ranking_json.snapshot(_json(text, where), where=where)
         case "{":

@@ -20,6 +20,7 @@ from proxmox_cpu_affinity.model.placement import (
     Strategy,
     Weights,
     Widen,
+    Widening,
     Width,
 )
 
@@ -42,10 +43,7 @@ class Settings:
     strategy: Strategy = Strategy.BALANCED
     reserved: CpuSet = EMPTY
     width: Width = Width.AUTO
-    widen: Widen = Widen.OFF
-    widen_above: float = 0.02  # of the time, that threads of a guest wait for CPUs
-    widen_below: float = 0.005
-    widen_stay: int = 60  # seconds that it must be above or below
+    widening: Widening = field(default_factory=Widening)
     rebalance: Rebalance = Rebalance.ADVISE
     dedicated_fallback: Fallback = Fallback.REFUSE
     move_memory: bool = False
@@ -67,7 +65,7 @@ class Setting:
     """One row of the table. `allowed` completes the sentence: must be ..."""
 
     name: str
-    target: str  # field of Settings; "weights.x" for one of the weights
+    target: str  # field of Settings; "weights.x" for a field of its weights, "widening.x" likewise
     read: Callable[[str], Any]
     allowed: str
 
@@ -138,10 +136,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PCA_STRATEGY", "strategy", Strategy, "balanced or round-robin"),
     Setting("PCA_RESERVED_CPUS", "reserved", CpuSet.parse, "a CPU list such as 0-3,8, or empty"),
     Setting("PCA_WIDTH", "width", Width, "exact, domain or auto"),
-    Setting("PCA_WIDEN", "widen", Widen, "off or pressure"),
-    Setting("PCA_WIDEN_ABOVE", "widen_above", _share_of_time, _TIME),
-    Setting("PCA_WIDEN_BELOW", "widen_below", _share_of_time, _TIME),
-    Setting("PCA_WIDEN_STAY", "widen_stay", _whole(1, 3600), "whole seconds from 1 to 3600"),
+    Setting("PCA_WIDEN", "widening.when", Widen, "off or pressure"),
+    Setting("PCA_WIDEN_ABOVE", "widening.above", _share_of_time, _TIME),
+    Setting("PCA_WIDEN_BELOW", "widening.below", _share_of_time, _TIME),
+    Setting("PCA_WIDEN_STAY", "widening.stay", _whole(1, 3600), "whole seconds from 1 to 3600"),
     Setting("PCA_REBALANCE", "rebalance", Rebalance, "off, advise or on"),
     Setting("PCA_DEDICATED_FALLBACK", "dedicated_fallback", Fallback, "refuse or shared"),
     Setting("PCA_MOVE_MEMORY", "move_memory", _switch, "on or off"),
@@ -214,15 +212,15 @@ def assignments(text: str, *, file: str) -> tuple[Assignment, ...]:
 
 def _unquoted(text: str, where: str) -> str:
     """The value without its quotes; a comment may follow behind a blank."""
-    text = text.strip()
-    if text[:1] in ("'", '"'):
-        quote = text[0]
-        end = text.find(quote, 1)
-        rest = text[end + 1 :].strip() if end > 0 else ""
+    value = text.strip()
+    if value[:1] in ("'", '"'):
+        quote = value[0]
+        end = value.find(quote, 1)
+        rest = value[end + 1 :].strip() if end > 0 else ""
         if end < 0 or (rest and not rest.startswith("#")):
             raise SettingError(f"{where}: the quotes do not match")
-        return text[1:end]
-    return re.split(r"[ \t]+#", text, maxsplit=1)[0]
+        return value[1:end]
+    return re.split(r"[ \t]+#", text, maxsplit=1)[0].strip()
 
 
 def settings(
@@ -234,23 +232,20 @@ def settings(
         if name.startswith("PCA_"):
             given[name] = Assignment(name, value, "environment")
     values: dict[str, Any] = {}
-    weights: dict[str, float] = {}
+    groups: dict[str, dict[str, Any]] = {"weights": {}, "widening": {}}
     for setting in SETTINGS:
         assignment = given.get(setting.name)
         if assignment is None or (not assignment.value and setting.target in _UNSET):
             continue
-        value = _read(setting, assignment)
-        if setting.target.startswith("weights."):
-            weights[setting.target.removeprefix("weights.")] = value
-        else:
-            values[setting.target] = value
+        group, _, name = setting.target.rpartition(".")
+        (groups[group] if group else values)[name] = _read(setting, assignment)
     if values.get("socket_file") in OLD_SOCKETS:
         del values["socket_file"]
-    found = Settings(**values, weights=Weights(**weights))
-    if found.widen_below >= found.widen_above:
+    weights, widening = Weights(**groups["weights"]), Widening(**groups["widening"])
+    if widening.below >= widening.above:
         where = (given.get("PCA_WIDEN_BELOW") or given["PCA_WIDEN_ABOVE"]).where
         raise SettingError(f"{where}: PCA_WIDEN_BELOW must be less than PCA_WIDEN_ABOVE")
-    return found, _warnings(given)
+    return Settings(**values, weights=weights, widening=widening), _warnings(given)
 
 
 def _read(setting: Setting, assignment: Assignment) -> Any:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from proxmox_cpu_affinity.formats.jsonvalue import unique
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 
@@ -55,7 +56,7 @@ class Snapshot:
 def parse(text: str, *, where: str = "") -> Snapshot:
     """The snapshot a text spells. SyntaxFault, located by `where`, for everything else."""
     try:
-        whole = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        whole = json.loads(text, object_pairs_hook=unique, parse_constant=_no_constant)
         return _snapshot(whole)
     except RecursionError:
         raise SyntaxFault("nested too deeply", where=where) from None
@@ -100,7 +101,7 @@ def _snapshot(whole: object) -> Snapshot:
         raise SyntaxFault("a host snapshot is a JSON object")
     for key in sorted({"origin", "what", "files"} - whole.keys()):
         raise SyntaxFault(f"no host snapshot: it has no {key!r}")
-    for key in whole.keys() - {"origin", "what", "files", "latency_ns", "notes"}:
+    for key in sorted(whole.keys() - {"origin", "what", "files", "latency_ns", "notes"}):
         raise SyntaxFault(f"a host snapshot has no key {key!r}")
     latency = whole.get("latency_ns")
     return Snapshot(
@@ -151,13 +152,6 @@ def _text(value: object, key: str) -> str:
     if not isinstance(value, str):
         raise SyntaxFault(f"{key}: must be a text")
     return value
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    whole = dict(pairs)
-    if len(whole) != len(pairs):
-        raise SyntaxFault("a key is given twice in one object")
-    return whole
 
 
 def _no_constant(name: str) -> object:

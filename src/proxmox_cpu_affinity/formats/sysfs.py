@@ -1,55 +1,50 @@
 """The topology that the kernel's files tell: a mapping from path to text in, a Topology out.
 
-Paths are without the root: `sys/devices/system/cpu/cpu3/topology/core_id`, `proc/cpuinfo`; what
-they hold is said in the kernel's Documentation/ABI/stable/sysfs-devices-system-cpu and -node.
-Reading the files is linux.tree's work. A file that is missing, unreadable or contradicts another
-never fails: the level is filled from the next source and a note says so.
+A file that is missing, unreadable or contradicts another never fails: the level is filled from the
+next source and a note says so. Out of scope: where the files are and what single ones say
+(formats.sysfiles).
 """
 
-import re
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
 
 from proxmox_cpu_affinity.formats import cpuinfo
+from proxmox_cpu_affinity.formats.sysfiles import (
+    CPU_DIR,
+    HYPERVISOR,
+    KIND_FILES,
+    NODE_DIR,
+    HostFiles,
+    cpulist_or_none,
+)
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
-from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.ids import Cpu, NodeId
 from proxmox_cpu_affinity.model.topology import CoreKind, CpuPlace, NumaNode, Topology
 
-CPU_DIR = "sys/devices/system/cpu"
-NODE_DIR = "sys/devices/system/node"
-HYPERVISOR = "sys/hypervisor/type"
-MASK_FILES = tuple(f"{CPU_DIR}/{name}" for name in ("possible", "present", "online", "isolated"))
-# The PMUs of hybrid x86 processors list the CPUs of each kind; other hosts have none of them.
-KIND_FILES = tuple(f"sys/devices/{name}/cpus" for name in ("cpu_core", "cpu_atom", "cpu_lowpower"))
-NODE_FILES = ("cpulist", "distance")
-
 UNKNOWN_ID = -1
+"""What the kernel says for an id it does not know, and what we put where it says nothing."""
+
 NO_PACKAGE = "no package id: all of these count as one package"
 NO_CORE = "no core known: a core of its own"
 NO_L2 = "no L2 cache or cluster known: the core counts as one"
 NO_LAST = "no last-level cache known: the die counts as the cache group"
-"""Ends of Topology.notes: what a level of these CPUs is, where nothing is known of it."""
-"""What the kernel says for an id it does not know, and what we put where it says nothing."""
+"""Notes of CPUs: what a level of theirs is, where nothing is known of it."""
 
-_CPU_FILE = re.compile(rf"{CPU_DIR}/cpu(0|[1-9][0-9]{{0,4}})/(cache/index[0-9]+/level)?")
-_NODE_FILE = re.compile(rf"{NODE_DIR}/node(0|[1-9][0-9]{{0,4}})/")
-_MEM_TOTAL = re.compile(r"^.*\bMemTotal:\s*([0-9]{1,18}) kB", re.MULTILINE)
-_SIGNED = re.compile(r"-?[0-9]{1,9}")
+
+_Folders = Mapping[int, list[str]]
+"""CPU to the folders of its caches."""
 
 
 def topology(files: Mapping[str, str]) -> Topology:
     """The topology these files tell; never an error: see Topology.notes. O(files + CPUs)."""
-    reader = _Reader(files)
-    reader.find_caches()
+    reader = HostFiles(files)
     possible, present, online, isolated = _masks(reader)
     ids = {cpu: _ids(reader, cpu) for cpu in online}
     packages = _groups({cpu: package for cpu, (package, _, _) in ids.items()})
     dies = _groups({cpu: id_[:2] for cpu, id_ in ids.items()})
     cores = _cores(reader, online, ids)
-    l2_groups = _l2_groups(reader, online, cores)
-    caches = _cache_groups(reader, online, dies)
+    folders = reader.caches()
+    l2_groups = _l2_groups(reader, folders, online, cores)
+    caches = _cache_groups(reader, folders, online, dies)
     if len(cores) > 1 and caches == cores:
         reader.note("no cache is shared between cores: every core is a cache group")
     nodes = _nodes(reader, online)
@@ -86,98 +81,25 @@ def topology(files: Mapping[str, str]) -> Topology:
         online=online,
         isolated=isolated,
         model_name=processor.model_name,
-        virtual=processor.hypervisor or bool(files.get(HYPERVISOR, "").strip()),
+        virtual=processor.hypervisor or bool(reader.text(HYPERVISOR)),
         notes=reader.all_notes(),
     )
 
 
-def cpulist_or_none(text: str | None) -> CpuSet | None:
-    """The set a kernel file spells; None for a missing or malformed one.
-
-    `(null)` is empty: what the kernel prints for a mask that was never allocated (nohz_full).
-    """
-    return None if text is None else _cpulist(text.strip())
-
-
-def reduced_meminfo(text: str) -> str:
-    """The MemTotal line of a node's meminfo: all the others change every second."""
-    match = _MEM_TOTAL.search(text)
-    return match[0] if match else ""
-
-
-@lru_cache(maxsize=4096)
-def _cpulist(text: str) -> CpuSet | None:
-    try:
-        return EMPTY if text == "(null)" else CpuSet.parse(text)
-    except SyntaxFault:
-        return None
-
-
-@dataclass(slots=True)
-class _Reader:
-    """The files, and what was odd about them: one note for each kind of oddity."""
-
-    files: Mapping[str, str]
-    notes: list[str] = field(default_factory=list)
-    odd: dict[str, int] = field(default_factory=dict)  # what is odd -> mask of the CPUs
-    caches: dict[int, list[str]] = field(default_factory=dict)  # CPU -> folders of its caches
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def note_of(self, cpu: int, what: str) -> None:
-        self.odd[what] = self.odd.get(what, 0) | 1 << cpu
-
-    def all_notes(self) -> tuple[str, ...]:
-        return (
-            *self.notes,
-            *(f"CPU{'s' * (len(CpuSet(m)) > 1)} {CpuSet(m)}: {w}" for w, m in self.odd.items()),
-        )
-
-    def find_caches(self) -> None:
-        for path in self.files:
-            match = _CPU_FILE.match(path)
-            if match and match[2]:
-                self.caches.setdefault(int(match[1]), []).append(path.removesuffix("/level"))
-
-    def mask(self, name: str) -> CpuSet | None:
-        text = self.files.get(f"{CPU_DIR}/{name}")
-        cpus = cpulist_or_none(text)
-        if cpus is None and text is not None:
-            self.note(f"/{CPU_DIR}/{name} is no cpulist: treated as missing")
-        return cpus
-
-    def own_list(self, cpu: int, path: str) -> CpuSet | None:
-        """A cpulist of one CPU, which must name that CPU itself."""
-        text = self.files.get(path)
-        cpus = cpulist_or_none(text)
-        if text is not None and (cpus is None or cpu not in cpus):
-            name = path.rpartition("/")[2]
-            self.note_of(cpu, f"{name} is no list that names the CPU: treated as missing")
-            return None
-        return cpus
-
-    def number(self, path: str) -> int | None:
-        text = self.files.get(path, "").strip()
-        return int(text) if _SIGNED.fullmatch(text) else None
-
-
-def _masks(reader: _Reader) -> tuple[CpuSet, CpuSet, CpuSet, CpuSet]:
+def _masks(reader: HostFiles) -> tuple[CpuSet, CpuSet, CpuSet, CpuSet]:
     """Possible, present, online, isolated; a missing one is made from what the others say."""
     online = reader.mask("online")
     if online is None:
         reader.note("no list of online CPUs: those with files of their own are taken")
         online = CpuSet.of(
-            cpu
-            for cpu in {int(m[1]) for m in map(_CPU_FILE.match, reader.files) if m}
-            if reader.files.get(f"{CPU_DIR}/cpu{cpu}/online", "1").strip() != "0"
+            cpu for cpu in reader.cpus() if reader.text(f"{CPU_DIR}/cpu{cpu}/online") != "0"
         )
     present = (reader.mask("present") or EMPTY) | online
     possible = (reader.mask("possible") or EMPTY) | present
     return possible, present, online, reader.mask("isolated") or EMPTY
 
 
-def _ids(reader: _Reader, cpu: int) -> tuple[int, int, int]:
+def _ids(reader: HostFiles, cpu: int) -> tuple[int, int, int]:
     """(package, die, core_id) of a CPU: together they name a core, core_id alone repeats."""
     folder = f"{CPU_DIR}/cpu{cpu}/topology"
     names = ("physical_package_id", "die_id", "core_id")
@@ -191,7 +113,7 @@ def _ids(reader: _Reader, cpu: int) -> tuple[int, int, int]:
 
 
 def _cores(
-    reader: _Reader, online: CpuSet, ids: Mapping[Cpu, tuple[int, int, int]]
+    reader: HostFiles, online: CpuSet, ids: Mapping[Cpu, tuple[int, int, int]]
 ) -> tuple[CpuSet, ...]:
     claims: dict[Cpu, CpuSet | None] = {}
     for cpu in online:
@@ -211,10 +133,12 @@ def _cores(
     return _groups(keys)
 
 
-def _l2_groups(reader: _Reader, online: CpuSet, cores: tuple[CpuSet, ...]) -> tuple[CpuSet, ...]:
+def _l2_groups(
+    reader: HostFiles, folders: _Folders, online: CpuSet, cores: tuple[CpuSet, ...]
+) -> tuple[CpuSet, ...]:
     claims: dict[Cpu, CpuSet | None] = {}
     for cpu in online:
-        claims[cpu] = _cache_list(reader, cpu, level=2)
+        claims[cpu] = _cache_list(reader, folders, cpu, level=2)
         if claims[cpu] is None:
             path = f"{CPU_DIR}/cpu{cpu}/topology/cluster_cpus_list"
             claims[cpu] = reader.own_list(cpu, path)
@@ -226,8 +150,10 @@ def _l2_groups(reader: _Reader, online: CpuSet, cores: tuple[CpuSet, ...]) -> tu
     )
 
 
-def _cache_groups(reader: _Reader, online: CpuSet, dies: tuple[CpuSet, ...]) -> tuple[CpuSet, ...]:
-    claims = {cpu: _cache_list(reader, cpu, level=None) for cpu in online}
+def _cache_groups(
+    reader: HostFiles, folders: _Folders, online: CpuSet, dies: tuple[CpuSet, ...]
+) -> tuple[CpuSet, ...]:
+    claims = {cpu: _cache_list(reader, folders, cpu, level=None) for cpu in online}
     return _groups_or(
         _agreed(reader, online, claims, what="last-level cache"),
         reader=reader,
@@ -236,15 +162,17 @@ def _cache_groups(reader: _Reader, online: CpuSet, dies: tuple[CpuSet, ...]) -> 
     )
 
 
-def _cache_list(reader: _Reader, cpu: int, *, level: int | None) -> CpuSet | None:
+def _cache_list(
+    reader: HostFiles, folders: _Folders, cpu: int, *, level: int | None
+) -> CpuSet | None:
     """The CPUs sharing a CPU's cache of this level (None: of its highest from level 2 on).
 
     Found by level, not by id: ids repeat between the core kinds of hybrid processors.
     """
     best, found = 0, ""
-    for folder in reader.caches.get(cpu, ()):
+    for folder in folders.get(cpu, ()):
         here = reader.number(f"{folder}/level") or 0
-        if here < 2 or reader.files.get(f"{folder}/type", "").strip() == "Instruction":
+        if here < 2 or reader.text(f"{folder}/type") == "Instruction":
             continue
         path = f"{folder}/shared_cpu_list"
         if path in reader.files and here > best and level in (None, here):
@@ -253,7 +181,7 @@ def _cache_list(reader: _Reader, cpu: int, *, level: int | None) -> CpuSet | Non
 
 
 def _agreed(
-    reader: _Reader, online: CpuSet, claims: Mapping[Cpu, CpuSet | None], *, what: str
+    reader: HostFiles, online: CpuSet, claims: Mapping[Cpu, CpuSet | None], *, what: str
 ) -> dict[Cpu, int | None]:
     """The mask of each CPU's group, None where nothing is said or the CPUs contradict each other.
 
@@ -282,7 +210,7 @@ def _agreed(
 def _groups_or(
     agreed: Mapping[Cpu, int | None],
     *,
-    reader: _Reader,
+    reader: HostFiles,
     otherwise: tuple[CpuSet, ...],
     note: str,
 ) -> tuple[CpuSet, ...]:
@@ -308,9 +236,9 @@ def _indexes(groups: Iterable[CpuSet]) -> dict[Cpu, int]:
     return {cpu: index for index, group in enumerate(groups) for cpu in group}
 
 
-def _nodes(reader: _Reader, online: CpuSet) -> tuple[NumaNode, ...]:
+def _nodes(reader: HostFiles, online: CpuSet) -> tuple[NumaNode, ...]:
     """All nodes by number; every online CPU in exactly one."""
-    numbers = sorted({int(m[1]) for m in map(_NODE_FILE.match, reader.files) if m})
+    numbers = reader.nodes()
     if not numbers:
         reader.note("no NUMA information: all CPUs count as node 0")
         return (NumaNode(NodeId(0), online, None),)
@@ -330,19 +258,14 @@ def _nodes(reader: _Reader, online: CpuSet) -> tuple[NumaNode, ...]:
         reader.note_of(cpu, f"in no NUMA node: counted to node {numbers[0]}")
     masks[numbers[0]] |= left
     return tuple(
-        NumaNode(NodeId(n), CpuSet(masks[n]), _memory(reader, n), _distances(reader, n, numbers))
+        NumaNode(NodeId(n), CpuSet(masks[n]), reader.memory_mib(n), _distances(reader, n, numbers))
         for n in numbers
     )
 
 
-def _memory(reader: _Reader, node: int) -> int | None:
-    match = _MEM_TOTAL.search(reader.files.get(f"{NODE_DIR}/node{node}/meminfo", ""))
-    return int(match[1]) // 1024 if match else None
-
-
-def _distances(reader: _Reader, node: int, numbers: list[int]) -> tuple[tuple[NodeId, int], ...]:
+def _distances(reader: HostFiles, node: int, numbers: list[int]) -> tuple[tuple[NodeId, int], ...]:
     """The distances from a node: the kernel prints one for each online node, ascending."""
-    words = reader.files.get(f"{NODE_DIR}/node{node}/distance", "").split()
+    words = reader.text(f"{NODE_DIR}/node{node}/distance").split()
     sound = all(w.isascii() and w.isdigit() and len(w) < 10 for w in words)
     if len(words) != len(numbers) or not sound:
         if words:
@@ -351,7 +274,7 @@ def _distances(reader: _Reader, node: int, numbers: list[int]) -> tuple[tuple[No
     return tuple((NodeId(n), int(word)) for n, word in zip(numbers, words, strict=True))
 
 
-def _kinds(reader: _Reader, online: CpuSet) -> dict[Cpu, CoreKind]:
+def _kinds(reader: HostFiles, online: CpuSet) -> dict[Cpu, CoreKind]:
     """The CPUs that are not of a performance core."""
     core, atom, low_power = (cpulist_or_none(reader.files.get(path)) for path in KIND_FILES)
     if core is None and atom is None and low_power is None:
@@ -360,7 +283,7 @@ def _kinds(reader: _Reader, online: CpuSet) -> dict[Cpu, CoreKind]:
     return kinds | dict.fromkeys((low_power or EMPTY) & online, CoreKind.LOW_POWER)
 
 
-def _kinds_by_capacity(reader: _Reader, online: CpuSet) -> dict[Cpu, CoreKind]:
+def _kinds_by_capacity(reader: HostFiles, online: CpuSet) -> dict[Cpu, CoreKind]:
     """cpu_capacity is 1024 for the strongest CPUs of a host.
 
     Less than about 5 % below is no other kind but a favoured core: the same margin as

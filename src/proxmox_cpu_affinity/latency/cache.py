@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TypeVar
 
+from proxmox_cpu_affinity.formats.jsonvalue import items, nanoseconds
 from proxmox_cpu_affinity.model.cpuset import CPU_LIMIT
 from proxmox_cpu_affinity.model.ids import Cpu
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, Method, Verdict
@@ -64,7 +65,7 @@ def usable(cached: object, fingerprint: str) -> LatencyMatrix | Unusable:
         return Unusable(f"this host changed since it was measured: {_changes(then, fingerprint)}")
     try:
         return _matrix(cached)
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (ValueError, KeyError, TypeError):
         return Unusable("the kept latencies are damaged")
 
 
@@ -100,7 +101,7 @@ def _facts(text: object) -> dict[str, object]:
 
 def _matrix(body: Mapping[str, object]) -> LatencyMatrix:
     """ValueError, KeyError or TypeError for what encoded() never makes."""
-    cpus = tuple(Cpu(_whole(cpu)) for cpu in _list(body["cpus"]))
+    cpus = tuple(Cpu(_whole(cpu)) for cpu in items(body["cpus"]))
     count = len(cpus)
     if list(cpus) != sorted(set(cpus)):
         raise ValueError("CPUs out of order")
@@ -116,39 +117,25 @@ def _matrix(body: Mapping[str, object]) -> LatencyMatrix:
         flags[i * count + j] = flags[j * count + i] = int(digit)
     return LatencyMatrix(
         cpus,
-        _mirrored(_list(body["ns"]), count),
-        _mirrored(_list(body["spread"]), count),
+        _mirrored(items(body["ns"]), count),
+        _mirrored(items(body["spread"]), count),
         bytes(flags),
         _word(Verdict, body["verdict"]),
         _word(Method, body["method"]),
-        tuple(_text(condition) for condition in _list(body["conditions"])),
+        tuple(_text(condition) for condition in items(body["conditions"])),
     )
 
 
 def _mirrored(values: list[object], count: int) -> "array[float]":
     cells = array("d", bytes(8 * count * count))
     for (i, j), value in zip(combinations(range(count), 2), values, strict=True):
-        cells[i * count + j] = cells[j * count + i] = _nanoseconds(value)
+        cells[i * count + j] = cells[j * count + i] = nanoseconds(value)
     return cells
-
-
-def _nanoseconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError("no number")
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError("no latency")
-    return float(value)
 
 
 def _whole(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < CPU_LIMIT:
         raise TypeError("no CPU number")
-    return value
-
-
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise TypeError("no list")
     return value
 
 

@@ -33,10 +33,10 @@ def contradictions(matrix: LatencyMatrix, topology: Topology) -> tuple[str, ...]
     wrong_groups = _far(seen.inside, median(seen.across)) if seen.across else []
     said = []
     if wrong_cores:
-        named = _named(topology.cores, wrong_cores)
+        named = _named(topology.cores, wrong_cores, "core")
         said.append(f"{named}: SMT siblings by sysfs, but farther apart than other cores")
     if wrong_groups:
-        named = _named(topology.cache_groups, wrong_groups)
+        named = _named(topology.cache_groups, wrong_groups, "group")
         said.append(f"{named}: one cache group by sysfs, but farther apart than cache groups")
     return tuple(f"sysfs contradicted: CPUs {text}" for text in said)
 
@@ -45,10 +45,11 @@ def _far(groups: Mapping[int, list[float]], usual: float) -> list[int]:
     return [index for index, ns in sorted(groups.items()) if median(ns) > CLEAR * usual]
 
 
-def _named(groups: tuple[CpuSet, ...], indexes: Iterable[int]) -> str:
-    """The first of them in words, and how many more there are."""
+def _named(groups: tuple[CpuSet, ...], indexes: Iterable[int], kind: str) -> str:
+    """The CPUs of the first of them, and how many more of that kind there are."""
     first, *more = indexes
-    return f"{groups[first]}" + (f" and {len(more)} more" if more else "")
+    others = f"{len(more)} more {kind}{'' if len(more) == 1 else 's'}"
+    return f"{groups[first]} and {others}" if more else str(groups[first])
 
 
 def _seen(matrix: LatencyMatrix, topology: Topology) -> _Seen:

@@ -1,10 +1,9 @@
 /*
  * How two pinned threads pass cache lines to and fro; the first one, the asker, keeps the time.
  *
- * A batch is one untimed round trip and then `trips` timed ones. Batch 0 warms up. Whatever costs
- * a system call (switches, the CPU we run on) happens between batches, before the untimed trip.
- * The batches take the pair's lines in turn, so that one line that lies in a far slice of the
- * cache does not decide; lines that the kernel gave are fresh for each pair.
+ * A batch is one untimed round trip and then `trips` timed ones. Batch 0 warms up. The batches take
+ * the pair's lines in turn, so that one line that lies in a far slice of the cache does not decide;
+ * lines that the kernel gave are fresh for each pair.
  *
  * cas: one word says whose turn it is; each side spins on its compare-exchange, so the line
  * travels twice a round trip. rw: each side writes the trip's number into its own line and spins

@@ -107,11 +107,15 @@ def fixed_or_adaptive(
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
+    """What the program says first."""
+
     version: int
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
+    """One timed batch of round trips."""
+
     ns: float  # one way
     switches: int  # involuntary context switches of both threads
 
@@ -135,6 +139,8 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
+    """The end of an answer: so many pairs were dealt with."""
+
     pairs: int
 
 
@@ -163,8 +169,6 @@ def parse(line: str) -> Reply:
 def answered(pair: Pair, reply: Reply, *, agree: float) -> PairSample | Failed:
     """What the reply for this pair says of it. MeasureError for a reply to something else."""
     match reply:
-        case Refused():
-            raise MeasureError(f"the measuring program does not understand line {reply.line}")
         case Failed() if reply.pair == pair:
             return reply
         case Sampled() if reply.pair == pair:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from proxmox_cpu_affinity.formats import cpuinfo
-from proxmox_cpu_affinity.formats.sysfs import (
+from proxmox_cpu_affinity.formats.sysfiles import (
     CPU_DIR,
     HYPERVISOR,
     KIND_FILES,
@@ -183,7 +183,7 @@ def _inside(name: str) -> str | None:
     for start in (*_WANTED, *_BESIDE):
         before, found, after = f"/{name}".rpartition(f"/{start}")
         if found and before.count("/") < 4 and (start in _WANTED or not after):
-            return start + after
+            return None if ".." in after.split("/") else start + after
     return None
 
 

@@ -85,7 +85,7 @@ class ThreadMasks:
     ) -> Confined:
         if not self.proven(process):
             fault = ThreadFault(Tid(process.pid), "", "no process is proved to be this guest")
-            return Confined(process, target, Outcome.FAILED, Confinement.NONE, 0, 0, (fault,))
+            return Confined(process, target, Outcome.FAILED, Confinement.NONE, 0, (fault,))
         done = _Pass()
         for _ in range(ROUNDS):
             before = done.changed
@@ -138,7 +138,6 @@ class ThreadMasks:
             outcome=outcome,
             confinement=confinement,
             threads=len(threads),
-            vcpus=sum(thread.vcpu is not None for thread in threads),
             faults=faults,
             found=tuple(done.found.items()),
         )

@@ -164,4 +164,4 @@ class Scopes:
 
 def _failed(process: GuestProcess, wanted: CpuSet, reason: str) -> Confined:
     fault = ThreadFault(Tid(process.pid), "scope", reason)
-    return Confined(process, wanted, Outcome.FAILED, Confinement.NONE, 0, 0, (fault,))
+    return Confined(process, wanted, Outcome.FAILED, Confinement.NONE, 0, (fault,))

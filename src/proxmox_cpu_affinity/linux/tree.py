@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxmox_cpu_affinity.formats import cpuinfo
-from proxmox_cpu_affinity.formats.sysfs import (
+from proxmox_cpu_affinity.formats.sysfiles import (
     CPU_DIR,
     HYPERVISOR,
     KIND_FILES,

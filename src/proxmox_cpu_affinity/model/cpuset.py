@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from proxmox_cpu_affinity.model.errors import SyntaxFault
 from proxmox_cpu_affinity.model.ids import Cpu
 
+CPUS_MOST = 8192
+"""The most CPUs that Linux can be built for on x86 (CONFIG_NR_CPUS)."""
+
 CPU_LIMIT = 65536
-"""CPU numbers from here on are a typing error, not a machine (Linux: CONFIG_NR_CPUS <= 8192)."""
+"""CPU numbers from here on are a typing error, not a machine."""
 
 
-@dataclass(frozen=True, slots=True, order=False)
+@dataclass(frozen=True, slots=True)
 class CpuSet:
     """A set of CPUs, kept as a bit mask: bit n is CPU n. Operations are O(CPUs / 64)."""
 
@@ -22,6 +25,7 @@ class CpuSet:
 
     @staticmethod
     def of(cpus: Iterable[int]) -> "CpuSet":
+        """The set of these CPUs, in any order and number. ValueError for a negative one."""
         mask = 0
         for cpu in cpus:
             mask |= 1 << cpu

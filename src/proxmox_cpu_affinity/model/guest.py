@@ -1,7 +1,7 @@
 """Guests: what their configuration says, the process that runs, its threads, what is asked for."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from proxmox_cpu_affinity.model.cpuset import CpuSet
@@ -84,7 +84,8 @@ class GuestConfig:
 
     @property
     def guest_nodes(self) -> tuple[GuestNode, ...]:
-        """The guest's nodes with the vCPUs that it runs; empty where these are all on one."""
+        """The guest's nodes with the vCPUs that it runs; empty where one that may lie on any host
+        node has them all."""
         return running_nodes(self.nodes, self.vcpu_count)
 
     @property
@@ -160,7 +161,7 @@ class Request:
     guest_nodes: tuple[GuestNode, ...] = ()  # each to be put on one host node; none: no such wish
     previous: CpuSet | None = None  # where it was last: kept if nothing better appeared
     previous_parts: tuple[CpuSet, ...] = ()  # the same of each guest node, if it runs
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
 
 def socket_nodes(cores: int, sockets: int) -> tuple[GuestNode, ...]:
@@ -186,7 +187,8 @@ def described(
 
 
 def running_nodes(nodes: tuple[GuestNode, ...], vcpus: int) -> tuple[GuestNode, ...]:
-    """Of these nodes those that have some of the first `vcpus` vCPUs; none where one has all.
+    """Of these nodes those that have some of the first `vcpus` vCPUs; none where one has all, and
+    may lie on any host node.
 
     vCPUs that no node names belong to the first, as QEMU has it (hw/core/numa.c).
     """

@@ -64,7 +64,6 @@ class Summary:
     """The figures of a matrix over its unordered pairs, in ns one way; all 0 for a single CPU."""
 
     cpus: int
-    sockets: int
     low: float
     high: float
     median: float
@@ -111,12 +110,13 @@ class LatencyMatrix:
         pairs = ((other, ns) for other, ns in zip(self.cpus, self.row(cpu), strict=True))
         return tuple(sorted((pair for pair in pairs if pair[0] != cpu), key=lambda p: (p[1], p[0])))
 
-    def summary(self, sockets: int) -> Summary:
+    def summary(self) -> Summary:
+        """The figures of all pairs, measured or not. O(CPUs squared)."""
         count = len(self.cpus)
         upper = [self.ns[i * count + j] for i in range(count) for j in range(i + 1, count)]
         if not upper:
-            return Summary(count, sockets, 0.0, 0.0, 0.0, 0.0)
-        return Summary(count, sockets, min(upper), max(upper), median(upper), fmean(upper))
+            return Summary(count, 0.0, 0.0, 0.0, 0.0)
+        return Summary(count, min(upper), max(upper), median(upper), fmean(upper))
 
     def share_measured(self) -> float:
         """Share of the unordered pairs that were measured, 0 to 1; 1 for a single CPU."""
@@ -139,7 +139,7 @@ def with_samples(
     *,
     verdict: Verdict,
 ) -> LatencyMatrix:
-    """The matrix with measured pairs put in place of what it held. CPUs it lacks are an error."""
+    """The matrix with measured pairs put in place of what it held. KeyError for CPUs it lacks."""
     count = len(base.cpus)
     index = {cpu: i for i, cpu in enumerate(base.cpus)}
     ns, spread, measured = array("d", base.ns), array("d", base.spread), bytearray(base.measured)

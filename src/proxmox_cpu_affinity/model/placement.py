@@ -71,6 +71,17 @@ class Widen(StrEnum):
     PRESSURE = "pressure"  # while its threads wait for CPUs
 
 
+@dataclass(frozen=True, slots=True)
+class Widening:
+    """When a guest that floats goes beyond its cache groups, and when it comes back. Shares of the
+    time in which some thread of it waited for a CPU."""
+
+    when: Widen = Widen.OFF
+    above: float = 0.02  # its nodes, if it stays above
+    below: float = 0.005  # its cache groups again, if it stays below
+    stay: float = 60.0  # seconds; those below get longer for a guest that comes and goes
+
+
 class Rebalance(StrEnum):
     """PCA_REBALANCE: what happens when moving a guest would pay."""
 
@@ -147,7 +158,6 @@ class Confined:
     outcome: Outcome
     confinement: Confinement
     threads: int  # threads seen in the last reading
-    vcpus: int  # of these, vCPU threads
     faults: tuple[ThreadFault, ...] = ()
     found: tuple[tuple[Tid, CpuSet], ...] = ()  # masks before anything was changed
     limit: CpuSet | None = None  # the scope's own before; None where it had none, or no scope

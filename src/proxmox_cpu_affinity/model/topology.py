@@ -10,6 +10,9 @@ from enum import StrEnum
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.ids import Cpu, NodeId
 
+NODES_MOST = 1024
+"""The most NUMA nodes that Linux can be built for (CONFIG_NODES_SHIFT=10)."""
+
 
 class CoreKind(StrEnum):
     """What sort of core a CPU belongs to; every CPU of a host that is not hybrid is performance."""

@@ -12,7 +12,8 @@ from proxmox_cpu_affinity.model.placement import Placement
 
 
 class Level(StrEnum):
-    DEBUG = "debug"
+    """How much a line matters; the values are those of the log and of the stream of events."""
+
     INFO = "info"
     WARN = "warn"
 

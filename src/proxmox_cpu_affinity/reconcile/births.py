@@ -72,9 +72,10 @@ def _enclosing(
 
 def enclosed(state: State, event: Enclosed) -> Result:
     """What was read back decides; where it is not what was wanted, the threads will be held once
-    a process is proved."""
+    a process is proved. Of a start whose scope was not seen yet it says nothing: the answer is to
+    an earlier one's."""
     tracked = state.tracked.get(event.vmid)
-    if tracked is None or tracked.placement.applied != event.wanted:
+    if tracked is None or tracked.held is None or tracked.placement.applied != event.wanted:
         return state, ()
     if event.effective == event.wanted:
         since = event.time if tracked.confined_at is None else tracked.confined_at

@@ -18,6 +18,8 @@ from proxmox_cpu_affinity.reconcile.telling import told_free
 
 
 def ended(state: State, process: GuestProcess) -> Result:
+    """A run is over: its CPUs are free, and nothing is to be let go any more. Of another run than
+    the one that is known it says nothing."""
     if _is_leaving(state, process):
         state = state.without_leaving(process.vmid)
     if state.released_runs.get(process.vmid) == process:
@@ -30,6 +32,7 @@ def ended(state: State, process: GuestProcess) -> Result:
 
 
 def let_go_unmanaged(state: State) -> Result:
+    """Let go of the guests that are known not to be ours (any more)."""
     actions: tuple[Action, ...] = ()
     for vmid, tracked in sorted(state.tracked.items()):
         if state.excluded(vmid):

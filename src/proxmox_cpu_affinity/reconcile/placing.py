@@ -60,20 +60,31 @@ def request_for(
 def _request(state: State, vmid: Vmid) -> Request:
     """As request_for; a guest whose configuration cannot be found stays as large as it is."""
     tracked = state.tracked.get(vmid)
-    previous = state.last_places.get(vmid) if tracked is None else tracked.placement.home
-    parts = tracked.placement.parts if tracked is not None and tracked.placement.part_of else ()
     config = state.configs.get(vmid)
+    if tracked is None:
+        assert config is not None, "who is neither tracked nor known cannot be placed"
+        return request_for(config, state.last_places.get(vmid))
+    placement = tracked.placement
     if config is not None:
-        return request_for(config, previous, parts)
-    assert tracked is not None, "who is neither tracked nor known cannot be placed"
+        parts = _parts_of(placement, config.guest_nodes)
+        return request_for(config, placement.home, parts)
     return Request(
         vmid,
-        len(tracked.placement.order),
+        len(placement.order),
         tracked.policy,
-        guest_nodes=tracked.placement.guest_nodes,
-        previous=previous,
-        previous_parts=parts,
+        guest_nodes=placement.guest_nodes,
+        previous=placement.home,
+        previous_parts=_parts_of(placement, placement.guest_nodes),
     )
+
+
+def _parts_of(placement: Placement, nodes: Sequence[GuestNode]) -> tuple[CpuSet, ...]:
+    """Where those vCPUs of each guest node are that the guest has already. The nodes may be others
+    than it was placed with: one goes with the last of its vCPUs."""
+    if not placement.part_of:
+        return ()
+    order = placement.order
+    return tuple(CpuSet.of(order[v] for v in node.vcpus if v < len(order)) for node in nodes)
 
 
 def _request_of(state: State, vmid: Vmid, vcpus: int) -> Request:
@@ -131,7 +142,8 @@ def refitted(state: State, vmid: Vmid, tracked: Tracked) -> Result:
 def _refit(state: State, placement: Placement, request: Request) -> Decision:
     """With virtual NUMA its nodes stay on the host nodes where their memory is."""
     if placement.part_of and request.guest_nodes:
-        there = [frozenset(state.host.topology.nodes_of(part)) for part in placement.parts]
+        parts = request.previous_parts
+        there = [frozenset(state.host.topology.nodes_of(part)) for part in parts]
         stays = staying(request, there)
         try:
             return place(state.host, state.occupancy(), state.turn, stays)[0]
@@ -142,8 +154,7 @@ def _refit(state: State, placement: Placement, request: Request) -> Decision:
 
 def staying(request: Request, hosts: Sequence[frozenset[int]]) -> Request:
     """The request with its guest nodes bound to these host nodes, as far as they are known."""
-    known = [*hosts, *(frozenset[int]() for _ in request.guest_nodes)]
-    pairs = zip(request.guest_nodes, known, strict=False)
+    pairs = zip(request.guest_nodes, hosts, strict=True)
     nodes = tuple(GuestNode(node.vcpus, there or node.hosts) for node, there in pairs)
     return replace(request, guest_nodes=nodes)
 
@@ -205,7 +216,7 @@ def adopted(
         except UnplaceableError:
             continue  # placed, or refused, like any other guest that runs
         tracked = replace(tracked, process=process, since=now, found=(), held=Held.LATER)
-        state = state.with_tracked(process.vmid, tracked)
+        state = state.without_refusal(process.vmid).with_tracked(process.vmid, tracked)
         text = f"found running on {named(mask)}: adopted"
         actions += (Tell(Level.INFO, process.vmid, text), Watch(process))
         confine += (Confine(process, tracked.placement),)

@@ -16,7 +16,7 @@ from proxmox_cpu_affinity.reconcile.actions import (
     Watch,
 )
 from proxmox_cpu_affinity.reconcile.events import Inspected, Scanned
-from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, still_leaving
+from proxmox_cpu_affinity.reconcile.leaving import ended, let_go_unmanaged, still_leaving, undone
 from proxmox_cpu_affinity.reconcile.placing import adopted, housed, moved, refitted
 from proxmox_cpu_affinity.reconcile.state import RESERVED_FOR, Result, State, Tracked
 
@@ -81,11 +81,14 @@ def _gone_forgotten(state: State, event: Scanned) -> Result:
 
 
 def _expired(state: State, vmid: Vmid, now: float) -> Result:
-    if now - state.tracked[vmid].since < RESERVED_FOR:
+    """An announced start of which no process comes; of its scope nobody is held any more."""
+    tracked = state.tracked[vmid]
+    if now - tracked.since < RESERVED_FOR:
         return state, ()
-    home = named(state.tracked[vmid].placement.home)
+    home = named(tracked.placement.home)
     text = f"announced {RESERVED_FOR:.0f} s ago and not started: {home} free again"
-    return state.without_tracked(vmid), (Tell(Level.WARN, vmid, text), Save())
+    told = Tell(Level.WARN, vmid, text)
+    return state.without_tracked(vmid), (told, *undone(state, tracked), Save())
 
 
 def seen(state: State, process: GuestProcess, now: float) -> Result:

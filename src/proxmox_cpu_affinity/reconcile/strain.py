@@ -8,7 +8,7 @@ back must be calm for twice as long the next time. Out of scope: which CPUs that
 
 from dataclasses import dataclass, replace
 
-from proxmox_cpu_affinity.engine.facts import Widening
+from proxmox_cpu_affinity.model.placement import Widening
 
 LONGEST = 64
 """How often the stay of the settings a guest must be calm at most, however often it came and

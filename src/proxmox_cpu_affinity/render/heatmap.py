@@ -115,7 +115,7 @@ def _is_mixed(matrix: LatencyMatrix) -> bool:
 
 def _lines(topology: Topology, matrix: LatencyMatrix) -> list[str]:
     """What is written below the title."""
-    figures = matrix.summary(len(topology.packages))
+    figures = matrix.summary()
     share = matrix.share_measured()
     how = _METHODS[matrix.method] if share else "predicted from the topology, not measured"
     if _is_mixed(matrix):
@@ -126,7 +126,7 @@ def _lines(topology: Topology, matrix: LatencyMatrix) -> list[str]:
         f"min {figures.low:.1f} ns | max {figures.high:.1f} ns | "
         f"median {figures.median:.1f} ns | mean {figures.mean:.1f} ns"
     )
-    counts = f"{counted(figures.sockets, 'Socket')} | {counted(figures.cpus, 'CPU')}"
+    counts = f"{counted(len(topology.packages), 'Socket')} | {counted(figures.cpus, 'CPU')}"
     virtual = ["on a virtual machine, where latencies mean little"] if topology.virtual else []
     return [counts, span, how, *virtual]
 

@@ -42,7 +42,7 @@ from proxmox_cpu_affinity.service.saving import Saving
 from proxmox_cpu_affinity.service.scoping import Scoping
 
 DECISIONS_KEPT = 200
-_WRITE = {Level.DEBUG: log.debug, Level.INFO: log.info, Level.WARN: log.warning}
+_WRITE = {Level.INFO: log.info, Level.WARN: log.warning}
 
 
 @dataclass(frozen=True, slots=True)

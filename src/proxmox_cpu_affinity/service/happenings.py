@@ -23,7 +23,7 @@ def happened(
             told.setdefault(action.vmid, []).append(action)
     vmids = before.tracked.keys() | after.tracked.keys() | told.keys()
     for vmid in sorted(vmids):
-        lines = [tell for tell in told.get(vmid, ()) if tell.level is not Level.DEBUG]
+        lines = told.get(vmid, [])
         what = _what(before, after, vmid)
         if what is None and not lines:
             continue

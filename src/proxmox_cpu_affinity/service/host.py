@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from proxmox_cpu_affinity.engine.facts import Host, Rules, Widening, compile_host
+from proxmox_cpu_affinity.engine.facts import Host, Rules, compile_host
 from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.formats.sysfs import topology as parse_topology
 from proxmox_cpu_affinity.latency import cache, probe
@@ -137,9 +137,6 @@ class HostWatch:
         known = self._known
         unstable = known.matrix.verdict is Verdict.UNSTABLE
         matrix = predicted(known.topology) if unstable else known.matrix
-        widening = Widening(
-            settings.widen, settings.widen_above, settings.widen_below, float(settings.widen_stay)
-        )
         rules = Rules(
             settings.strategy,
             settings.weights,
@@ -147,7 +144,7 @@ class HostWatch:
             settings.dedicated_fallback,
             settings.width,
             settings.rebalance,
-            widening=widening,
+            widening=settings.widening,
         )
         return compile_host(known.topology, matrix, rules, own_cpus())
 

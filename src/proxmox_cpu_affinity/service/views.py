@@ -64,10 +64,10 @@ def ranking(host: Topology, matrix: LatencyMatrix) -> Iterator[wire.Ranking]:
 
 
 def summary(host: Topology, matrix: LatencyMatrix) -> wire.RankingSummary:
-    figures = matrix.summary(len(host.packages))
+    figures = matrix.summary()
     return wire.RankingSummary(
         cpu_count=figures.cpus,
-        socket_count=figures.sockets,
+        socket_count=len(host.packages),
         min_latency_ns=round(figures.low, 2),
         max_latency_ns=round(figures.high, 2),
         median_latency_ns=round(figures.median, 2),

@@ -1,6 +1,7 @@
 """Runs guests' hookscripts as PVE does: found anew at every call, no time limit, and the caller
 waits until both the script's stdout and its stderr are closed by everyone who holds them."""
 
+import errno
 import os
 import selectors
 import subprocess
@@ -84,7 +85,7 @@ def _spawn(tree: Tree, argv: Sequence[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
     except OSError as error:
         # Perl's exec is execvp(3): a script without an interpreter line runs through sh.
-        if error.strerror != os.strerror(8):
+        if error.errno != errno.ENOEXEC:
             raise
         return subprocess.Popen(["/bin/sh", *argv], stdin=pipe, stdout=pipe, stderr=pipe, env=env)
 

@@ -28,13 +28,11 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from proxmox_cpu_affinity.formats.cpuinfo import CPUINFO
-from proxmox_cpu_affinity.formats.sysfs import CPU_DIR, KIND_FILES, NODE_DIR
-from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
+from proxmox_cpu_affinity.formats.sysfiles import CPU_DIR, KIND_FILES, NODE_DIR
+from proxmox_cpu_affinity.model.cpuset import CPUS_MOST, EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault, UsageError
-from proxmox_cpu_affinity.model.topology import CoreKind
+from proxmox_cpu_affinity.model.topology import NODES_MOST, CoreKind
 
-CPUS_MAX = 8192  # the most that Linux can be built for on x86 (CONFIG_NR_CPUS)
-_NODES_MAX = 1024  # CONFIG_NODES_SHIFT=10
 _HINT = "write it like 2x4x8x2 (packages, cache groups, cores, threads), +nodes=2, +offline=5,7"
 _COUNTS = re.compile(r"([0-9]{1,5})x([0-9]{1,5})x([0-9]{1,5})x([0-9]{1,5})")
 _EXTRA_CORES = re.compile(r"([0-9]{1,4})(e|lp)")
@@ -75,7 +73,7 @@ class HostSpec:
     def __post_init__(self) -> None:
         for name in ("packages", "groups", "cores", "threads", "nodes", "dies"):
             _require(getattr(self, name) >= 1, f"{name}: must be at least 1")
-        _require(self.count <= CPUS_MAX, f"{self.count} CPUs: more than {CPUS_MAX}")
+        _require(self.count <= CPUS_MOST, f"{self.count} CPUs: more than {CPUS_MOST}")
         own = self.groups * self.cores
         _require(self.groups % self.dies == 0, f"dies={self.dies}: must divide the cache groups")
         _require(
@@ -84,7 +82,7 @@ class HostSpec:
         )
         _require(own % self.nodes == 0, f"nodes={self.nodes}: must divide the cores of a package")
         nodes = self.packages * self.nodes
-        _require(nodes + self.cpuless <= _NODES_MAX, f"more than {_NODES_MAX} nodes")
+        _require(nodes + self.cpuless <= NODES_MOST, f"more than {NODES_MOST} nodes")
         _known(self.memoryless, CpuSet.of(range(nodes)), "memoryless: no such node")
         present = self.present()
         _known(self.gaps, CpuSet((1 << present.mask.bit_length()) - 1), "gaps: after the last CPU")

@@ -24,7 +24,7 @@ def check_it_says_that_scopes_are_confined_and_why_not() -> None:
     assert node.status()["confinement"] == "scope", node.status()
     node.fresh(100)
     node.run("systemctl", "restart", "dbus")
-    node.wait_for("scopes are reached again", lambda: node.logged("the system bus was lost") > 0)
+    node.wait_for("the loss is noticed", lambda: node.logged("the system bus was lost") > 0)
     node.scan()
     node.wait_for("scopes are reached again", lambda: node.status()["confinement"] == "scope")
     node.fresh(101)

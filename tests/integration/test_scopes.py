@@ -1,0 +1,104 @@
+"""What is believed of a scope: the kernel's files, whatever systemd answered. On a real process.
+
+A real systemd is asked in tests/e2e; here one that answers and does something else.
+"""
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from proxmox_cpu_affinity.linux.masks import ThreadMasks
+from proxmox_cpu_affinity.linux.scopes import Scopes
+from proxmox_cpu_affinity.linux.threads import own_cpus
+from proxmox_cpu_affinity.linux.tree import Tree
+from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.guest import GuestProcess
+from proxmox_cpu_affinity.model.ids import Pid, Vmid
+from proxmox_cpu_affinity.model.placement import Confinement, Outcome, Placement
+
+if TYPE_CHECKING:
+    from proxmox_cpu_affinity.linux.systemd import Systemd
+
+VMID = Vmid(100)
+ONE = CpuSet.of((own_cpus().first(),))
+PLACEMENT = Placement(VMID, ONE, ONE, (ONE.first(),), ONE.first())
+
+
+@dataclass(slots=True)
+class Stage:
+    """A scope's files, and a process that is taken for the guest in it."""
+
+    root: Path
+    process: GuestProcess
+    gives: str | None = None  # what the kernel makes of a limit; None: what was asked for
+    lingers: int = 0  # how often a limit that was taken off is still seen
+    looks: int = 0
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "sys/fs/cgroup/qemu.slice/100.scope"
+
+    @property
+    def scopes(self) -> Scopes:
+        tree = Tree(self.root)
+        return Scopes(tree, cast("Systemd", self), ThreadMasks(tree, self.proven))
+
+    async def allow(self, unit: str, cpus: CpuSet) -> None:
+        """As systemd does it."""
+        assert unit == "100.scope"
+        if cpus:
+            (self.folder / "cpuset.cpus").write_text(f"{cpus}\n")
+            effective = str(cpus) if self.gives is None else self.gives
+            (self.folder / "cpuset.cpus.effective").write_text(f"{effective}\n")
+
+    def proven(self, process: GuestProcess) -> bool:
+        """Asked at each look at the threads."""
+        self.looks += 1
+        if self.looks > self.lingers:
+            (self.folder / "cpuset.cpus").write_text("\n")
+        return process == self.process
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    (tmp_path / "proc").symlink_to("/proc")
+    with subprocess.Popen(["sleep", "600"]) as sleeping:
+        try:
+            made = Stage(tmp_path, GuestProcess(VMID, Pid(sleeping.pid), 1), lingers=1)
+            made.folder.mkdir(parents=True)
+            yield made
+        finally:
+            sleeping.kill()
+
+
+def test_a_scope_that_is_limited_as_wished_is_whole(stage: Stage) -> None:
+    done = asyncio.run(stage.scopes.confine(stage.process, PLACEMENT))
+    assert (done.outcome, done.confinement) == (Outcome.FULL, Confinement.SCOPE)
+    assert os.sched_getaffinity(stage.process.pid) == set(ONE)
+
+
+@pytest.mark.parametrize("gives", ["0-4095", ""])
+def test_a_scope_that_has_other_cpus_than_wished_is_a_part(gives: str, stage: Stage) -> None:
+    """Its threads are where they should be: later ones would not be."""
+    stage.gives = gives
+    done = asyncio.run(stage.scopes.confine(stage.process, PLACEMENT))
+    assert done.outcome is Outcome.PART
+    assert [fault.name for fault in done.faults] == ["scope"]
+    assert os.sched_getaffinity(stage.process.pid) == set(ONE)
+
+
+def test_undoing_waits_until_the_limit_is_gone(stage: Stage) -> None:
+    """systemd takes it off when it gets to it, and what was read back before was too early."""
+    asyncio.run(stage.scopes.confine(stage.process, PLACEMENT))
+    (stage.folder / "cpuset.cpus").write_text(f"{ONE}\n")
+    stage.looks, stage.lingers = 0, 1
+    done = asyncio.run(stage.scopes.undo(stage.process, {}, own_cpus()))
+    assert done.outcome is Outcome.FULL
+    assert stage.looks == 3, "one that sees it go, and one that sees it gone"
+    assert os.sched_getaffinity(stage.process.pid) == set(own_cpus())
