@@ -325,7 +325,7 @@ def test_sighup_switches_hotplug_off_and_on(sim_node: Node) -> None:
 def test_sighup_reopens_the_log_file(sim_node: Node) -> None:
     with Running(sim_node) as service:
         log = sim_node.path("/var/log/proxmox-cpu-affinity.log")
-        assert "answers" in log.read_text()
+        service.wait_for(lambda: "answers" in log.read_text())
         assert log.stat().st_mode & 0o777 == 0o600
         log.rename(log.with_name("rotated"))
         service.process.send_signal(signal.SIGHUP)
