@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from proxmox_cpu_affinity.formats import (
     cpuinfo,
+    endpoints,
     hosttext,
     hwloc,
     hwloc_xml,
@@ -28,7 +29,7 @@ from proxmox_cpu_affinity.formats import (
     sysfiles,
     sysfs,
     uevent,
-    wire,
+    wire_bodies,
 )
 from proxmox_cpu_affinity.formats.wire_query import checked
 from proxmox_cpu_affinity.latency import cache, protocol
@@ -250,7 +251,7 @@ def _holds(told: object, given: object) -> bool:
 
 def _bodies(data: bytes) -> None:
     body = jsonvalue.json_object(data)
-    for kind in (wire.HookBody, wire.ReassignBody, wire.PlanBody):
+    for kind in (wire_bodies.HookBody, wire_bodies.ReassignBody, wire_bodies.PlanBody):
         try:
             read = kind.read(body)
         except AffinityError:
@@ -261,18 +262,18 @@ def _bodies(data: bytes) -> None:
 def _queries(data: bytes) -> None:
     pairs = (pair.partition("=") for pair in _text(data).split("&"))
     query = {name: value for name, _, value in pairs}
-    for endpoint in wire.ENDPOINTS:
+    for endpoint in endpoints.ENDPOINTS:
         try:
             assert checked(query, endpoint.query).keys() <= {p.name for p in endpoint.query}
         except AffinityError:
             continue
-    wire.read_vmid(_text(data))
+    endpoints.read_vmid(_text(data))
 
 
 def _headers(data: bytes) -> None:
     text = _text(data)
     access = Access(token="t" * 43, bound="127.0.0.1")
-    acts = next(endpoint for endpoint in wire.ENDPOINTS if endpoint.acts)
+    acts = next(endpoint for endpoint in endpoints.ENDPOINTS if endpoint.acts)
     checks: tuple[Callable[[], None], ...] = (
         lambda: access.check_host([text]),
         lambda: access.check_origin([text]),

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from proxmox_cpu_affinity.formats.wire import BODY_LIMIT, ENDPOINTS, EVENT_STREAM
+from proxmox_cpu_affinity.formats.endpoints import ENDPOINTS, EVENT_STREAM
+from proxmox_cpu_affinity.formats.wire_bodies import BODY_LIMIT
 from proxmox_cpu_affinity.formats.wire_events import EVENTS, What
 from proxmox_cpu_affinity.sim.node import Node
 from proxmox_cpu_affinity.sim.settings import GuestKind

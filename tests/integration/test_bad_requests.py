@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxmox_cpu_affinity.formats.wire import PLAN_MOST
+from proxmox_cpu_affinity.formats.wire_bodies import PLAN_MOST
 from tests.integration.conftest import with_a_guest
 from tests.integration.running import PATIENCE, Running, masks
 

@@ -13,7 +13,7 @@ import pytest
 from proxmox_cpu_affinity.cli.client import Client
 from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.cli.remedies import Remedies
-from proxmox_cpu_affinity.formats import jsonvalue, wire
+from proxmox_cpu_affinity.formats import jsonvalue, wire, wire_bodies
 from proxmox_cpu_affinity.model.errors import AffinityError, ServiceDownError, family
 
 CODES = {kind.code: kind for kind in family()}
@@ -151,7 +151,7 @@ def test_a_server_that_talks_nonsense_is_one_error(answer: bytes, text: str, fol
 
 def test_requests_are_those_of_the_contract(folder: Path) -> None:
     with answering(folder, reply(b"{}")) as (path, asked):
-        Client(path).post("reassign_guest", wire.ReassignBody(undo=True), vmid=100)
+        Client(path).post("reassign_guest", wire_bodies.ReassignBody(undo=True), vmid=100)
     head, _, body = asked[0].partition(b"\r\n\r\n")
     assert head.startswith(b"POST /api/v1/guests/100/reassign HTTP/1.1\r\n")
     assert b"\r\nHost: localhost\r\n" in head
@@ -181,6 +181,6 @@ def test_a_silent_server_costs_the_time_limit_only(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(folder / "s.sock"))
         server.listen()
-        body = wire.ReassignBody()
+        body = wire_bodies.ReassignBody()
         with pytest.raises(ServiceDownError, match=r"within 0\.05 s"):
             Client(folder / "s.sock").post("reassign_all", body, timeout=0.05)

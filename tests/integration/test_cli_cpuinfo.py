@@ -146,18 +146,21 @@ def test_only_the_cpus_named_are_measured(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--method", "cas,fast"], "'fast' is not one of cas, rw, msg"),
-        (["--method", "cas,cas"], "each method once"),
-        (["--method", ""], "'' is not one of"),
+        (["--method", "cas,fast"], "'fast' is no method"),
+        (["--method", "cas,cas"], "names a method twice"),
+        (["--method", ""], "'' is no method"),
         (["--method", "cas,rw", "--csv"], "of one method"),
         (["--method", "cas,rw", "--svg", "x"], "of one method"),
-        (["--csv", "--json"], "not with --json"),
-        (["--cpus", "0-x"], "--cpus: "),
+        (["--csv", "--json"], "leave --json"),
+        (["--cpus", "0-x"], "--cpus 0-x: "),
         (["--cpus", "0"], "a pair needs two"),
-        (["--cpus", "0,60000"], "60000 is not online"),
+        (["--cpus", "0,60000"], "CPU 60000 is not online"),
         (["--from", "/nowhere"], "--from /nowhere: No such file"),
         (["--from", "x", "--cpus", "0-1"], "nothing is measured"),
         (["--from", "x", "--home", "second"], "nothing is measured"),
+        (["--from", "x", "--verbose"], "nothing is measured"),
+        (["--compare", "a", "b", "--svg", "x"], "two beside each other"),
+        (["--compare", "a", "b", "--summary"], "two beside each other"),
         (["--home", "third"], "'third' is not one of"),
         (["--from", "x", "--compare", "a", "b"], "nothing is measured"),
         (["--compare", "/nowhere", "/nowhere"], "--compare /nowhere"),
@@ -170,6 +173,8 @@ def test_options_that_have_no_meaning_are_refused(
     out, err = capsys.readouterr()
     assert (status, out) == (2, "")
     assert why in err
+    error, hint = err.splitlines()
+    assert (error[:7], hint[:6]) == ("Error: ", "Hint: ")
 
 
 def test_a_file_that_cannot_be_written_is_named(
@@ -195,3 +200,17 @@ def test_what_only_one_of_two_has_is_left_out_and_said(
     alone.write_text(json.dumps(entries))
     assert main(["cpuinfo", "--compare", str(small), str(alone)]) == 2
     assert "no pair of CPUs in common" in capsys.readouterr().err
+
+
+def test_nothing_is_as_far_as_a_latency_of_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zero, some = tmp_path / "zero.csv", tmp_path / "some.csv"
+    zero.write_text(",,\n0,,\n60,70,\n")
+    some.write_text(",,\n50,,\n60,70,\n")
+    assert main(["cpuinfo", "--compare", str(zero), str(some)]) == 0
+    assert "0      1       0.00    50.00   inf" in capsys.readouterr().out
+    zero.write_text(",\n0,\n")
+    some.write_text(",\n50,\n")
+    assert main(["cpuinfo", "--compare", str(zero), str(some), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ratio"] is None

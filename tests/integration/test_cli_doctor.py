@@ -56,7 +56,8 @@ def test_a_healthy_node_has_no_failure(
     root = str(service.node.root)
     assert main(["--root", root, "doctor"]) == 0
     said = capsys.readouterr()
-    rows = said.out.splitlines()
+    assert max(len(line) for line in said.out.splitlines() if "    -> " not in line) <= 80
+    rows = [line for line in said.out.splitlines() if not line.startswith(" ")]
     assert [row.split()[0] for row in rows] == ["Check", *CHECKS]
     assert all(row.split()[1] in ("ok", "warning") for row in rows[1:])
     assert said.err.startswith(f"{len(CHECKS)} checks: ")
@@ -170,7 +171,8 @@ def test_isolated_cpus_are_named(tmp_path: Path) -> None:
         (tmp_path / path).write_text(text)
     found = finding(patient(tmp_path), "isolated")
     assert found.status == "warning"
-    assert found.text.startswith("CPUs 2-3 are isolated by the kernel")
+    # Who may have them: tests/scenarios/dedicated-on-isolated-cpus.
+    assert found.text == "CPUs 2-3 are isolated by the kernel: for cpu-dedicated guests only"
 
 
 @pytest.mark.parametrize(
@@ -280,7 +282,7 @@ def matrix(verdict: str, *conditions: str, measuring: bool = False) -> Patient:
         ("guests", told(guest=replace(GUEST, outcome="failed")), "failed", "VM 100 not held"),
         ("guests", told(guest=replace(GUEST, outcome="", refused="no CPU")), "failed", "no CPU"),
         ("guests", told(guest=replace(GUEST, outcome="pending")), "ok", "1 will be after the"),
-        ("overcommit", told(), "ok", "2 vCPUs of placed guests, CPUs for guests: 0-3; no CPU"),
+        ("overcommit", told(), "ok", "2 vCPUs of placed guests, CPUs 0-3 for guests; no CPU"),
         ("overcommit", told(status=replace(STATUS, overlap="0")), "warning", "share CPU 0"),
         ("width", told(), "ok", "PCA_WIDTH=exact, host committed 50 %: VM 100 on own CPUs"),
         ("width", told(guest=replace(GUEST, width="node")), "ok", "VM 100 in nodes"),
@@ -344,6 +346,24 @@ def test_to_another_user_nothing_is_ok_that_only_root_can_know(
         assert found[name]["text"].startswith("not known: not permitted to talk to the service")
         assert found[name]["advice"] == "run this as root"
     assert str(root) not in found["service"]["text"]
+
+
+def test_a_service_on_all_addresses_of_ipv6_is_asked_there(sim_node: Node) -> None:
+    if not Path("/proc/net/if_inet6").exists():
+        pytest.skip("there is no IPv6 here")
+    with Running(sim_node, settings="PCA_HOST=::\nPCA_INSECURE_ALLOW_REMOTE=true\n") as service:
+        found = finding(patient(sim_node.root), "sockets")
+        assert (found.status, found.text) == (
+            *("ok", f"Unix socket and port {service.port} answer"),
+        )
+        assert service.end() == 0
+
+
+def test_cpus_for_guests_are_named_and_not_counted(service: Running) -> None:
+    at = patient(service.node.root)
+    at.status = replace(at.status, usable="0", overlap="")
+    text = "0 vCPUs of placed guests, CPU 0 for guests; no CPU is shared"
+    assert finding(at, "overcommit").text == text
 
 
 def test_one_is_no_plural(sim_node: Node) -> None:

@@ -3,11 +3,17 @@ became of them is said and true; a service that is down is said, and fails nothi
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
+from proxmox_cpu_affinity.cli.client import Client
 from proxmox_cpu_affinity.cli.main import main
+from proxmox_cpu_affinity.cli.poke import Became, poke
+from proxmox_cpu_affinity.cli.switch import Change, Did
+from proxmox_cpu_affinity.linux.tree import Tree
+from proxmox_cpu_affinity.model.errors import GuestNotFoundError
+from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.sim import hookscript
 from proxmox_cpu_affinity.sim.node import Node
 from proxmox_cpu_affinity.sim.settings import GuestKind
@@ -160,6 +166,33 @@ def test_a_service_that_is_down_is_said_once_and_fails_nothing(
         f"{named}: as before until the service looks: the service is not running"
         f" (start it with: {start})"
     )
+
+
+def test_what_the_service_refuses_for_one_guest_keeps_no_other_from_it(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = world.node
+    for vmid in (160, 161):
+        add_guest(node, vmid, hook=False)
+        node.do("start", vmid)
+
+    class Refusing(Client):
+        """As if 160 had left the node since it was switched."""
+
+        def get(
+            self, name: str, *, vmid: int | None = None, query: Mapping[str, str] | None = None
+        ) -> object:
+            if vmid == 160:
+                raise GuestNotFoundError("there is no guest 160 on this node")
+            return Client.get(self, name, vmid=vmid, query=query)
+
+    changes = [Change(Vmid(vmid), Did.ENABLED, "") for vmid in (160, 161)]
+    for vmid in (160, 161):
+        node.do("set", vmid, "--hookscript", OURS)
+    poked = poke(Tree(node.root), Refusing(world.running.socket), changes)
+    assert poked.trouble == ""
+    assert poked.became[Vmid(160)] == Became("there is no guest 160 on this node", bad=True)
+    assert poked.became[Vmid(161)].text.startswith("runs on CPU ")
 
 
 def test_of_a_guest_that_does_not_run_nothing_is_said(

@@ -56,6 +56,29 @@ def test_an_interrupt_ends_it_quietly_with_130() -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("words", [LARGE, ("--help",), ("--version",), ("completion", "bash")])
+def test_output_that_finds_no_room_is_one_line_of_error(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*PROGRAM, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: No space left on device\n")
+
+
+def test_a_root_that_is_a_link_to_itself_is_no_directory(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    done = run("--root", str(loop), "ps")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: the root {loop} is no directory\nHint: ")
+
+
 @pytest.mark.parametrize("words", [LARGE, ("--help",), ("plan", "-h")])
 def test_a_pipe_that_nobody_reads_is_no_error_to_talk_of(words: tuple[str, ...]) -> None:
     reader, writer = os.pipe()

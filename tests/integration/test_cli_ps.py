@@ -137,6 +137,17 @@ def test_a_guest_managed_by_its_tag_or_like_all_says_so(ps: Ps) -> None:
     assert err.startswith("Warning: not known which guests are managed: ")
 
 
+def test_settings_that_cannot_be_read_are_not_taken_for_the_defaults(ps: Ps) -> None:
+    ps.node.do("create", 100, "--tags", "cpu-affinity")
+    ps.node.path("/etc/default/proxmox-cpu-affinity").mkdir(parents=True)
+    _, out, err = ps.run("100")
+    assert out.splitlines()[1].split()[-1] == "-"
+    cannot = "/etc/default/proxmox-cpu-affinity cannot be read"
+    assert err.startswith(f"Warning: not known which guests are managed: {cannot}\n")
+    for words in (["topology"], ["plan"]):
+        assert main(["--root", str(ps.node.root), *words]) == 1
+
+
 def test_nothing_running_is_an_empty_list(ps: Ps) -> None:
     assert ps.run() == (0, "  ".join(COLUMNS) + "\n", "no guest is running\n")
     assert ps.run("-q") == (0, "  ".join(COLUMNS) + "\n", "")
@@ -233,6 +244,37 @@ def test_a_running_guest_without_a_configuration_is_still_listed(ps: Ps) -> None
     assert ps.documents()[0]["pid"] == pid
     assert ps.documents()[0]["error"] == "its configuration is not found"
     file.write_text("cores: 1\n")
+
+
+def test_of_a_guest_whose_configuration_cannot_be_read_nothing_is_made_up(ps: Ps) -> None:
+    pid = start(ps.node, 100)
+    file = ps.node.path("/etc/pve/qemu-server/100.conf")
+    text = file.read_text()
+    file.unlink()
+    file.mkdir()
+    for words in ([], ["100"]):
+        status, out, err = ps.run(*words)
+        assert (status, err) == (0, "VM 100: its configuration cannot be read\n")
+        row = out.splitlines()[1].split()
+        assert row == ["100", str(pid), "-", "-", "-", "-", cpulist(pid), "-"]
+    (found,) = ps.documents()
+    assert [found[name] for name in ("hook_status", "cores", "sockets", "numa")] == [
+        *("Unknown", None, None, None),
+    ]
+    assert (found["managed_by"], found["reason_code"]) == ("", "")
+    file.rmdir()
+    file.write_text(text)
+
+
+def test_verbose_says_that_a_guest_was_let_go_by_hand(ps: Ps) -> None:
+    start(ps.node, 100, "--tags", "cpu-affinity")
+    with Running(ps.node) as service:
+        assert "released" not in ps.documents("-v")[0]
+        assert service.post("/api/v1/guests/100/reassign", {"undo": True})["status"] == "success"
+        _, out, _ = ps.run("-v")
+        assert "\nThreads of VM 100 (let go by hand until its next start):\n" in out
+        assert ps.documents("-v")[0]["released"] == "let go by hand until its next start"
+        assert service.end() == 0
 
 
 def test_a_guest_on_its_way_to_this_node_has_its_configuration_elsewhere(ps: Ps) -> None:

@@ -188,6 +188,16 @@ def test_undo_gives_back_the_masks_that_were_there(sim_node: Node) -> None:
         single_cpu(sim_node, 100)
 
 
+def test_a_guest_that_was_let_go_gives_no_cpu_back_when_it_stops(sim_node: Node) -> None:
+    with Running(sim_node) as service:
+        add_guest(sim_node, 100)
+        sim_node.do("start", 100)
+        assert service.post("/api/v1/guests/100/reassign", {"undo": True})["status"] == "success"
+        assert "free again" not in sim_node.do("stop", 100)
+        sim_node.do("start", 100)
+        assert "is free again" in sim_node.do("stop", 100)
+
+
 def release(node: Node) -> None:
     """What a removal of the package runs."""
     done = subprocess.run(
@@ -225,7 +235,8 @@ def test_service_after_a_release_holds_the_guests_but_those_undone_by_hand(sim_n
         assert service.post("/api/v1/guests/101/reassign", {"undo": True})["status"] == "success"
         service.end()
         release(sim_node)
-    with Running(sim_node):
+    with Running(sim_node) as service:
+        service.confirms(100)
         single_cpu(sim_node, 100)
         assert set(CPUS) == set.union(*masks(sim_node, 101).values())
 
@@ -314,7 +325,7 @@ def test_sighup_switches_hotplug_off_and_on(sim_node: Node) -> None:
 def test_sighup_reopens_the_log_file(sim_node: Node) -> None:
     with Running(sim_node) as service:
         log = sim_node.path("/var/log/proxmox-cpu-affinity.log")
-        assert "answers" in log.read_text()
+        service.wait_for(lambda: "answers" in log.read_text())
         assert log.stat().st_mode & 0o777 == 0o600
         log.rename(log.with_name("rotated"))
         service.process.send_signal(signal.SIGHUP)

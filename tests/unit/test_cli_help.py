@@ -82,6 +82,7 @@ def test_an_unknown_option_is_a_usage_error(
         ("hookscript", "enable"),
         ("hookscript", "status", "--", "-100"),
         ("status", "svg", "--json"),
+        ("status", "--json", "svg"),
         ("reassign", "1e3"),
         ("cpuinfo", "--rounds", "0"),
         ("cpuinfo", "--iterations", "x"),
@@ -103,19 +104,47 @@ def test_wrong_words_are_usage_errors(
 @pytest.mark.parametrize(
     ("words", "meant"),
     [
+        (("--vresion",), "Did you mean --version?"),
+        (("ps", "--verbos"), "Did you mean --verbose?"),
         (("statsu",), "Did you mean status?"),
         (("hookscript", "enabel", "100"), "Did you mean enable or enable-all?"),
         (("status", "pong"), "Did you mean ping?"),
         (("frobnicate",), ""),
     ],
 )
-def test_a_command_that_there_is_not_brings_those_spelled_alike(
+def test_a_word_that_there_is_not_brings_those_spelled_alike(
     words: tuple[str, ...], meant: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(list(words)) == 2
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("Error: No such command ")
-    assert last.endswith(meant or f"'{words[-1]}'.")
+    error, _ = capsys.readouterr().err.splitlines()
+    assert error.startswith("Error: No such ")
+    assert error.endswith(meant or f"'{words[-1]}'.")
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["ps", "--frobnicate"], f"{NAME} ps"),
+        (["frobnicate"], NAME),
+        (["hookscript", "enable"], f"{NAME} hookscript enable"),
+        (["plan", "--strategy", "best"], f"{NAME} plan"),
+    ],
+)
+def test_wrong_words_bring_one_line_of_error_and_one_of_help(
+    words: list[str], where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("Error: ")
+    assert hint == f"Hint: see: {where} --help"
+
+
+@pytest.mark.parametrize("words", [(), ("status",), ("hookscript",), ("sim",)])
+def test_no_line_of_a_list_of_commands_is_cut_off(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--help"]) == 0
+    assert not [line for line in capsys.readouterr().out.splitlines() if line.endswith("...")][1:]
 
 
 def test_the_list_of_commands_says_what_their_own_help_says() -> None:
@@ -136,7 +165,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--help"], {"numpy", "aiohttp", "rich", "asyncio", "http", "subprocess"}),
         (["status", "--help"], {"numpy", "aiohttp", "rich", "asyncio"}),
-        (["ps", "--help"], {"numpy", "aiohttp", "rich", "asyncio"}),
+        (["ps", "--help"], {"numpy", "aiohttp", "rich", "asyncio", "http", "statistics"}),
+        (["ps"], {"numpy", "asyncio", "http", "json", "proxmox_cpu_affinity.formats.wire"}),
+        (["hookscript", "list"], {"numpy", "asyncio", "http", "proxmox_cpu_affinity.formats.wire"}),
         (["plan", "--help"], {"numpy", "aiohttp", "rich", "asyncio"}),
         (["plan", "--host", "generated:1x1x2x1", "--guest", "100:1"], {"aiohttp", "rich"}),
     ],
@@ -161,6 +192,29 @@ def test_importing_the_program_imports_no_command() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     folder = "proxmox_cpu_affinity.cli.commands"
     assert not [name for name in done.stdout.split() if name.startswith(folder)]
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("plan --host", "file"),
+        ("plan --latency", "file"),
+        ("topology --host", "file"),
+        ("cpuinfo --from", "file"),
+        ("cpuinfo --compare a", "file"),
+        ("cpuinfo --svg", "file"),
+        ("status svg -o", "file"),
+        ("demo --output", "dir"),
+    ],
+)
+def test_what_takes_a_file_completes_files(
+    words: str, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_PROXMOX_CPU_AFFINITY_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"{NAME} {words} x")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) + 1))
+    assert main([]) == 0
+    assert capsys.readouterr().out == f"{kind},x\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -1,6 +1,7 @@
 """`plan --json-lines`: a conversation, line for line, and what is wrong with one."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -149,6 +150,24 @@ def test_what_is_wrong_is_answered_and_ends_nothing(lines: Sequence[str], named:
     assert named in json.loads(said[len(lines) - 1])["error"]
     assert json.loads(said[-2]) == {"ok": True}
     assert len(json.loads(said[-1])["cpus"]) == 2
+
+
+def test_bytes_that_are_no_text_are_answered_and_end_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "proxmox_cpu_affinity", "plan", "--json-lines"],
+        input=b"\xff\n" + json.dumps(MACHINE).encode() + b"\n",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},  # as in most locales
+        capture_output=True,
+        check=True,
+    )
+    assert [list(json.loads(line)) for line in done.stdout.splitlines()] == [["error"], ["ok"]]
+    assert done.stderr == b""
+
+
+def test_a_conversation_with_nobody_ends_at_once() -> None:
+    program = f"{sys.executable} -m proxmox_cpu_affinity plan --json-lines <&-"
+    done = subprocess.run(["sh", "-c", program], capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"")
 
 
 def test_nothing_is_said_after_quit() -> None:

@@ -142,3 +142,26 @@ def test_a_picture_without_room_is_left_out(columns: int, rows: int) -> None:
     said = on_terminal(SHOW_PICTURE.format(columns=columns, rows=rows), 80)
     assert "\n" not in said
     assert said.endswith("\r\x1b[K")
+
+
+@given(text=st.text(), room=st.integers(-5, 120))
+def test_folded_lines_are_within_the_room_and_keep_every_word_whole(text: str, room: int) -> None:
+    lines = ui.folded(text, room)
+    assert [word for line in lines for word in line.split()] == ui.clean(text).split()
+    assert all(len(line) <= max(room, 30) or " " not in line.strip() for line in lines)
+
+
+PAIRS = """
+from proxmox_cpu_affinity.cli import ui
+ui.pairs([("Name", "word " * 30), ("Longer name", "short")])
+"""
+
+
+def test_names_and_values_are_folded_on_a_terminal_and_nowhere_else() -> None:
+    lines = on_terminal(PAIRS, 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line[:14] for line in lines] == ["Name:         ", " " * 14, " " * 14, "Longer name:  "]
+    piped = subprocess.run(
+        [sys.executable, "-c", PAIRS], capture_output=True, text=True, check=True
+    )
+    assert [line[:14] for line in piped.stdout.splitlines()] == [lines[0][:14], lines[-1][:14]]

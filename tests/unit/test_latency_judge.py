@@ -116,6 +116,9 @@ def test_bursts_and_lowered_parallelism_are_said() -> None:
     matrix = judged(HOST, Run(15, samples(), lowered=2, beside=7), ADAPTIVE)
     assert "pairs disturb each other: 2 at once" in matrix.conditions
     assert "7 pairs measured in short bursts, beside guests" in matrix.conditions
+    matrix = judged(HOST, Run(1, samples()[:1], beside=1, cut="ended"), ADAPTIVE)
+    assert "1 pair measured in short bursts, beside guests" in matrix.conditions
+    assert "ended: 1 of 1 pair measured" in matrix.conditions
 
 
 def sample_of(ns: float, pair: Pair = PAIRS[0], verdict: Verdict = Verdict.TRUSTED) -> PairSample:

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxmox_cpu_affinity.formats import (
+    endpoints,
     jsonvalue,
     openapi,
     wire,
+    wire_bodies,
     wire_events,
     wire_query,
     wire_trial,
@@ -121,15 +123,15 @@ def _required(field: "dataclasses.Field[object]") -> bool:
     return field.default is missing and field.default_factory is missing
 
 
-def operation(endpoint: wire.Endpoint) -> object:
+def operation(endpoint: endpoints.Endpoint) -> object:
     return at(DOCUMENT, "paths", endpoint.path, endpoint.method.lower())
 
 
-def answer_schema(endpoint: wire.Endpoint) -> object:
+def answer_schema(endpoint: endpoints.Endpoint) -> object:
     return at(operation(endpoint), "responses", "200", "content", endpoint.media, "schema")
 
 
-def _named(endpoint: wire.Endpoint) -> str:
+def _named(endpoint: endpoints.Endpoint) -> str:
     return f"{endpoint.method} {endpoint.path}"
 
 
@@ -137,15 +139,15 @@ def _named(endpoint: wire.Endpoint) -> str:
 
 
 @pytest.mark.parametrize("full", [True, False])
-@pytest.mark.parametrize("endpoint", wire.ENDPOINTS, ids=_named)
-def test_answers_are_as_the_document_says(endpoint: wire.Endpoint, full: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("endpoint", endpoints.ENDPOINTS, ids=_named)
+def test_answers_are_as_the_document_says(endpoint: endpoints.Endpoint, full: bool) -> None:  # noqa: FBT001
     value = jsonvalue.plain(made(endpoint.answer, full=full))
     assert faults(value, answer_schema(endpoint)) == []
     assert json.loads(json.dumps(value)) == value
 
 
-@pytest.mark.parametrize("endpoint", wire.ENDPOINTS, ids=_named)
-def test_answers_with_a_field_too_many_are_found(endpoint: wire.Endpoint) -> None:
+@pytest.mark.parametrize("endpoint", endpoints.ENDPOINTS, ids=_named)
+def test_answers_with_a_field_too_many_are_found(endpoint: endpoints.Endpoint) -> None:
     """So the test before this one can fail."""
     value = jsonvalue.plain(made(endpoint.answer, full=True))
     rows = value if isinstance(value, list) else [value]
@@ -162,9 +164,11 @@ def test_answers_with_a_field_too_many_are_found(endpoint: wire.Endpoint) -> Non
 
 
 def test_endpoints_are_named_once_and_where_they_were() -> None:
-    places = Counter((endpoint.method, endpoint.path) for endpoint in wire.ENDPOINTS)
+    places = Counter((endpoint.method, endpoint.path) for endpoint in endpoints.ENDPOINTS)
     assert set(places.values()) == {1}
-    identifiers = Counter(at(operation(endpoint), "operationId") for endpoint in wire.ENDPOINTS)
+    identifiers = Counter(
+        at(operation(endpoint), "operationId") for endpoint in endpoints.ENDPOINTS
+    )
     assert set(identifiers.values()) == {1}
     # The routes of the Go project until 0.0.5.
     old = {("GET", "/api/ping"), ("GET", "/api/ranking"), ("GET", "/api/vmstarted/{vmid}")}
@@ -182,8 +186,8 @@ def test_document_is_json_and_every_reference_leads_somewhere() -> None:
     assert at(DOCUMENT, "info", "version") == "1.2.3"
 
 
-@pytest.mark.parametrize("endpoint", wire.ENDPOINTS, ids=_named)
-def test_what_acts_asks_for_the_token_and_nothing_else_does(endpoint: wire.Endpoint) -> None:
+@pytest.mark.parametrize("endpoint", endpoints.ENDPOINTS, ids=_named)
+def test_what_acts_asks_for_the_token_and_nothing_else_does(endpoint: endpoints.Endpoint) -> None:
     shown = operation(endpoint)
     assert isinstance(shown, dict)
     assert ("security" in shown) == endpoint.acts
@@ -202,8 +206,8 @@ def test_errors_are_problems_as_the_document_says(error: type[AffinityError]) ->
         False: ("application/problem+json", jsonvalue.plain(problem)),
         True: ("application/json", jsonvalue.plain(wire.OldProblem("what is wrong"))),
     }
-    for endpoint in wire.ENDPOINTS:
-        media, value = forms[wire.is_old(endpoint.path)]
+    for endpoint in endpoints.ENDPOINTS:
+        media, value = forms[endpoints.is_old(endpoint.path)]
         shown = at(operation(endpoint), "responses", "default", "content")
         assert faults(value, at(shown, media, "schema")) == []
     assert (problem.status, problem.code) == (error.http_status, error.code)
@@ -230,35 +234,37 @@ def test_inherited_answers_keep_their_fields() -> None:
 # -- bodies ----------------------------------------------------------------------------------------
 
 READERS: Mapping[str, Callable[[Body], object]] = {
-    "hook": wire.HookBody.read,
-    "reassign": wire.ReassignBody.read,
-    "plan": wire.PlanBody.read,
+    "hook": wire_bodies.HookBody.read,
+    "reassign": wire_bodies.ReassignBody.read,
+    "plan": wire_bodies.PlanBody.read,
 }
 
 
 @pytest.mark.parametrize(
     ("reader", "body", "value"),
     [
-        ("hook", {}, wire.HookBody()),
-        ("hook", {"migrated_from": "pve2"}, wire.HookBody("pve2")),
-        ("reassign", {}, wire.ReassignBody()),
-        ("reassign", {"undo": True}, wire.ReassignBody(undo=True)),
-        ("plan", {"guests": []}, wire.PlanBody([])),
+        ("hook", {}, wire_bodies.HookBody()),
+        ("hook", {"migrated_from": "pve2"}, wire_bodies.HookBody("pve2")),
+        ("reassign", {}, wire_bodies.ReassignBody()),
+        ("reassign", {"undo": True}, wire_bodies.ReassignBody(undo=True)),
+        ("plan", {"guests": []}, wire_bodies.PlanBody([])),
         (
             "plan",
             {"guests": [{"vmid": 100, "vcpus": 4}]},
-            wire.PlanBody([wire.PlanGuest(100, 4)]),
+            wire_bodies.PlanBody([wire_bodies.PlanGuest(100, 4)]),
         ),
         (
             "plan",
             {"guests": [{"vmid": 100, "vcpus": 4, "sockets": 2, "numa": True, "policy": "pinned"}]},
-            wire.PlanBody([wire.PlanGuest(100, 4, sockets=2, numa=True, policy="pinned")]),
+            wire_bodies.PlanBody(
+                [wire_bodies.PlanGuest(100, 4, sockets=2, numa=True, policy="pinned")]
+            ),
         ),
     ],
 )
 def test_bodies_are_read(reader: str, body: Body, value: object) -> None:
     assert READERS[reader](body) == value
-    kinds = {endpoint.body.__name__: endpoint for endpoint in wire.ENDPOINTS if endpoint.body}
+    kinds = {endpoint.body.__name__: endpoint for endpoint in endpoints.ENDPOINTS if endpoint.body}
     shown = operation(kinds[type(value).__name__])
     schema = at(shown, "requestBody", "content", "application/json", "schema")
     assert faults(body, schema) == []
@@ -293,7 +299,7 @@ def test_bodies_are_read(reader: str, body: Body, value: object) -> None:
         ("plan", {"guests": [{"vmid": 100, "vcpus": 1, "sockets": 65}]}, "'sockets'"),
         ("plan", {"guests": [{"vmid": 100, "vcpus": 1, "numa": 1}]}, "'numa'"),
         ("plan", {"guests": [{"vmid": 100, "vcpus": 1}] * 2}, "twice"),
-        ("plan", {"guests": [{}] * (wire.PLAN_MOST + 1)}, "'guests'"),
+        ("plan", {"guests": [{}] * (wire_bodies.PLAN_MOST + 1)}, "'guests'"),
     ],
 )
 def test_bodies_that_are_wrong_name_the_field(reader: str, body: Body, named: str) -> None:
@@ -304,25 +310,25 @@ def test_bodies_that_are_wrong_name_the_field(reader: str, body: Body, named: st
 
 def test_an_unknown_field_is_told_what_there_is() -> None:
     with pytest.raises(BadRequestError) as caught:
-        wire.ReassignBody.read({"force": True})
+        wire_bodies.ReassignBody.read({"force": True})
     assert "undo" in caught.value.hint
 
 
 @pytest.mark.parametrize("number", ["100", "999999999"])
 def test_vmids_in_paths(number: str) -> None:
-    assert wire.read_vmid(number) == int(number)
+    assert endpoints.read_vmid(number) == int(number)
 
 
 @pytest.mark.parametrize("number", ["", "99", "0100", "1000000000", "-100", "1e3", "²00", "a" * 99])
 def test_what_is_no_vmid_is_refused(number: str) -> None:
     with pytest.raises(BadRequestError, match="is no VMID") as caught:
-        wire.read_vmid(number)
+        endpoints.read_vmid(number)
     assert len(caught.value.text) < 60
 
 
 # -- queries ---------------------------------------------------------------------------------------
 
-TRY = next(endpoint for endpoint in wire.ENDPOINTS if endpoint.name == "try_guest").query
+TRY = next(endpoint for endpoint in endpoints.ENDPOINTS if endpoint.name == "try_guest").query
 
 
 @pytest.mark.parametrize(
@@ -434,9 +440,8 @@ def test_every_wire_type_is_told_of() -> None:
     assert isinstance(schemas, dict)
     kinds = {
         kind
-        for module in (wire, wire_events, wire_trial)
+        for module in (wire, wire_bodies, wire_events, wire_trial)
         for kind in vars(module).values()
         if isinstance(kind, type) and dataclasses.is_dataclass(kind)
     }
-    declaring: set[type] = {wire.Endpoint, wire_query.Parameter}
-    assert {kind.__name__ for kind in kinds - declaring} == set(schemas)
+    assert {kind.__name__ for kind in kinds} == set(schemas)

@@ -18,7 +18,8 @@ from proxmox_cpu_affinity.cli.answers import read, strange
 from proxmox_cpu_affinity.cli.command import Session
 from proxmox_cpu_affinity.cli.remedies import Remedies
 from proxmox_cpu_affinity.formats import jsonvalue
-from proxmox_cpu_affinity.formats.wire import ENDPOINTS, Endpoint, Problem
+from proxmox_cpu_affinity.formats.endpoints import ENDPOINTS, Endpoint
+from proxmox_cpu_affinity.formats.wire import Problem
 from proxmox_cpu_affinity.model.errors import (
     AffinityError,
     ForbiddenError,

@@ -3,14 +3,12 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.cli.remedies import Remedies
 from proxmox_cpu_affinity.model.errors import AffinityError, UsageError
 from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN, Vmid, vmid_of
 
@@ -91,6 +89,8 @@ class Command(_WithExamples, click.Command):
         try:
             return super().invoke(ctx)
         except AffinityError as error:
+            from proxmox_cpu_affinity.cli.remedies import Remedies
+
             error.hint = Remedies(session.root).with_path(error.hint)
             raise
 
@@ -111,6 +111,8 @@ class Group(_WithExamples, click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            from difflib import get_close_matches
+
             alike = get_close_matches(args[0], self.list_commands(ctx))
             if alike:
                 error.message = f"{error.message} Did you mean {' or '.join(alike)}?"
@@ -162,7 +164,6 @@ class VmidType(click.ParamType):
         from click.shell_completion import CompletionItem
 
         from proxmox_cpu_affinity.linux.tree import Tree
-        from proxmox_cpu_affinity.model.errors import AffinityError
         from proxmox_cpu_affinity.pve.guests import NodeGuests
 
         del param
@@ -175,6 +176,24 @@ class VmidType(click.ParamType):
 
 
 VMID = VmidType()
+CPULIST_HINT = "write it like 0-1,8"
+"""What to do about a cpulist that is none."""
+
+
+def complete_file(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> "list[CompletionItem]":
+    """Files, for options that take other words too."""
+    from click.shell_completion import CompletionItem
+
+    del ctx, param
+    return [CompletionItem(incomplete, type="file")]
+
+
+def not_written(option: str, path: Path, error: OSError) -> UsageError:
+    """Of a file that an option names and that cannot be written."""
+    return UsageError(f"{option} {path}: {error.strerror}", hint="name a file that can be written")
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="No warnings and remarks on stderr.")

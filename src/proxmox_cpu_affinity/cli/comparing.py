@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from statistics import median
 
 from proxmox_cpu_affinity.cli import ui
@@ -37,7 +38,9 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        return self.b / self.a if self.a else 1.0
+        if self.a:
+            return self.b / self.a
+        return inf if self.b else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Comparison:
 
     def odd(self) -> list[Row]:
         """The pairs, those farthest from the usual ratio first; then by CPU."""
-        usual = self.ratio or 1.0
+        usual = self.ratio if isfinite(self.ratio) and self.ratio else 1.0
 
         def key(row: Row) -> tuple[float, int, int]:
             relative = row.ratio / usual
@@ -70,7 +73,10 @@ def compared(a: Described, b: Described) -> Comparison:
     left, right = restricted(a.matrix, online), restricted(b.matrix, online)
     count = len(left.cpus)
     if count < 2:
-        raise UsageError("the two have no pair of CPUs in common")
+        raise UsageError(
+            "the two have no pair of CPUs in common",
+            hint="compare two measurements of one host, or of two alike",
+        )
     places = [a.topology.place(cpu) for cpu in left.cpus]
     rows = tuple(
         Row(left.cpus[i], left.cpus[j], step[0], left.ns[i * count + j], right.ns[i * count + j])
@@ -92,7 +98,7 @@ def show(comparison: Comparison) -> None:
 def document(comparison: Comparison) -> object:
     """All pairs, as JSON has it."""
     return {
-        "ratio": round(comparison.ratio, 4),
+        "ratio": round(comparison.ratio, 4) if isfinite(comparison.ratio) else None,
         "only_a": comparison.only_a,
         "only_b": comparison.only_b,
         "pairs": [

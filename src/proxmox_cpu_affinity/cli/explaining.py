@@ -6,10 +6,11 @@ Out of scope: asking the service, and printing (commands.explain).
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from proxmox_cpu_affinity.cli.words import HELD_SINCE, MANAGED_BY, counted, cpus_named, listed
+from proxmox_cpu_affinity.cli.words import HELD_SINCE, MANAGED_BY, cpus_named, listed
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.guest import Exclusion, Policy
+from proxmox_cpu_affinity.render.words import counted
 
 TERMS = {
     "contention": "other guests on the same CPUs",

@@ -101,7 +101,9 @@ def _saved(name: str, *, option: str, hint: str = "") -> Snapshot:
             return Snapshot(CAPTURED, name, archive.of_archive(path))
         return saved.parse(_text(path), where=name)
     except OSError as error:
-        raise UsageError(f"{option} {name}: {error.strerror}", hint=hint) from None
+        raise UsageError(
+            f"{option} {name}: {error.strerror}", hint=hint or saved.EXPECTED
+        ) from None
     except SyntaxFault as fault:
         raise UsageError(f"{option} {fault}", hint=fault.hint or hint or archive.HINT) from None
     except UnicodeDecodeError:

@@ -39,7 +39,7 @@ class Talk:
     placements: Mapping[Vmid, Placement] = field(default_factory=dict)
 
 
-def converse(lines: Iterable[str], answer: Callable[[str], None]) -> None:
+def converse(lines: Iterable[str | bytes], answer: Callable[[str], None]) -> None:
     """Answer each line until `quit` or the end."""
     talk = Talk()
     for line in lines:

@@ -6,14 +6,13 @@ Out of scope: where they come from (commands.cpuinfo), comparing two hosts' (com
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median_low
 
-from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.cli.commands.status import RANKING, summary_lines
+from proxmox_cpu_affinity.cli import ranking, ui
 from proxmox_cpu_affinity.formats import jsonvalue
 from proxmox_cpu_affinity.model.ids import Cpu
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, PairSample
 from proxmox_cpu_affinity.model.topology import Topology
 
-PAIRS = (*RANKING, "± (ns)")
+PAIRS = (*ranking.COLUMNS, "± (ns)")
 
 Pair = tuple[Cpu, Cpu]
 
@@ -67,7 +66,7 @@ def figures(topology: Topology, matrix: LatencyMatrix) -> list[tuple[str, object
     """The inherited figures; those that are of one pair name it, with its spread."""
     from proxmox_cpu_affinity.service import views
 
-    lines = summary_lines(views.summary(topology, matrix))
+    lines = ranking.figures(views.summary(topology, matrix))
     named = {
         name: f"  (CPUs {pair[0]} and {pair[1]}{_give_or_take(matrix, pair)})"
         for name, pair in zip(("Min", "Max", "Median"), _landmarks(matrix), strict=False)

@@ -15,7 +15,7 @@ import click
 
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.cli.command import Group, Session
+from proxmox_cpu_affinity.cli.command import FAILED, Group, Session
 from proxmox_cpu_affinity.model.errors import AffinityError
 
 NAME = "proxmox-cpu-affinity"
@@ -91,31 +91,52 @@ class _Commands(Group):
 @click.pass_context
 def cli(ctx: click.Context, *, root: Path) -> None:
     """CPU affinity of the virtual machines of a Proxmox VE node."""
-    ctx.obj = Session(root.resolve())
+    ctx.obj = Session(Path(os.path.realpath(root)))  # it takes a link to itself for what it is
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     ui.prepare()
+    status = _status(list(sys.argv[1:] if arguments is None else arguments))
+    ui.settle()
+    return status
+
+
+def _status(arguments: list[str]) -> int:
+    """The exit status; whatever a command raised is said here."""
     try:
-        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        status = _run(arguments)
         ui.flush()
     except AffinityError as error:
         ui.error(error.text, error.hint)
         return error.exit_status
-    except PermissionError as error:
-        what = error.filename or error.strerror or "that"
-        ui.error(f"not permitted: {what}", "run this as root, or as who made it")
-        return 1
     except click.ClickException as error:
-        error.show()
+        _show_usage(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        ui.abandon()
         return BROKEN_PIPE
+    except PermissionError as error:
+        what = error.filename or error.strerror or "that"
+        ui.error(f"not permitted: {what}", "run this as root, or as who made it")
+        return FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        ui.error(f"{where}{error.strerror or type(error).__name__}")
+        return FAILED
     return status
+
+
+def _show_usage(error: click.ClickException) -> None:
+    """In our form, rather than with two lines of usage before it."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        ui.error(error.format_message())
+    elif type(error).show is click.UsageError.show:
+        ui.error(error.format_message(), f"see: {context.command_path} --help")
+    else:  # click >= 8.2: the help itself, of a group that was given no words
+        error.show()
 
 
 def _run(arguments: list[str]) -> int:

@@ -7,6 +7,8 @@ import asyncio
 from dataclasses import dataclass
 
 from proxmox_cpu_affinity.cli import latencies, ui
+from proxmox_cpu_affinity.cli.command import CPULIST_HINT
+from proxmox_cpu_affinity.cli.words import cpus_named
 from proxmox_cpu_affinity.formats.sysfs import topology as parse_topology
 from proxmox_cpu_affinity.latency import probe
 from proxmox_cpu_affinity.latency.program import find_program
@@ -88,6 +90,9 @@ def _check(cpus: CpuSet, topology: Topology, mine: CpuSet) -> None:
         (cpus - mine, "not allowed to this process"),
     ):
         if wrong:
-            raise UsageError(f"--cpus: {wrong} {'are' if len(wrong) > 1 else 'is'} {why}")
+            raise UsageError(
+                f"--cpus {cpus}: {cpus_named(wrong)} {'are' if len(wrong) > 1 else 'is'} {why}",
+                hint=f"there are {cpus_named(topology.online & mine)}",
+            )
     if len(cpus) < 2:
-        raise UsageError("--cpus: a pair needs two CPUs")
+        raise UsageError(f"--cpus {cpus}: a pair needs two CPUs", hint=CPULIST_HINT)

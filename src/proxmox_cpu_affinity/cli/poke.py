@@ -14,7 +14,7 @@ from proxmox_cpu_affinity.cli.switch import Change, Did
 from proxmox_cpu_affinity.cli.words import MANAGED_BY, cpus_named, listed
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.linux.tree import Tree
-from proxmox_cpu_affinity.model.errors import AffinityError
+from proxmox_cpu_affinity.model.errors import AffinityError, ForbiddenError, ServiceDownError
 from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.pve.guests import NodeGuests
 
@@ -36,7 +36,8 @@ class Poked:
 
 
 def poke(tree: Tree, client: Client, changes: Iterable[Change]) -> Poked:
-    """Have the service look at every guest that was switched and runs."""
+    """Have the service look at every guest that was switched and runs. What it cannot do for one
+    keeps none of the others from it; where it does not answer, no other is asked for."""
     node = NodeGuests(tree)
     switched = [c.vmid for c in changes if c.did in (Did.ENABLED, Did.DISABLED)]
     running = [vmid for vmid in switched if node.process(vmid) is not None]
@@ -44,11 +45,13 @@ def poke(tree: Tree, client: Client, changes: Iterable[Change]) -> Poked:
     for place, vmid in enumerate(running):
         try:
             became[vmid] = _looked_at(client, vmid)
-        except AffinityError as error:
+        except (ServiceDownError, ForbiddenError) as error:
             hint = f" ({error.hint})" if error.hint else ""
             rest = listed("VM", running[place:])
             text = f"{rest}: as before until the service looks: {error.text}{hint}"
             return Poked(became, text)
+        except AffinityError as error:
+            became[vmid] = Became(error.text, bad=True)
     return Poked(became)
 
 

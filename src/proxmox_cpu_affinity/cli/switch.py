@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 
+from proxmox_cpu_affinity.cli.words import listed
 from proxmox_cpu_affinity.formats.pvesections import Storage
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.errors import (
@@ -87,10 +88,6 @@ class Hookscripts:
 
     def guest(self, vmid: Vmid) -> GuestConfig:
         """A guest of this node. GuestNotFoundError, RefusedError if it cannot be read."""
-        if vmid in self.unreadable:
-            raise RefusedError(
-                f"VM {vmid}: its configuration cannot be read", hint="run this as root"
-            )
         config = self._node.config(vmid)
         if config.node != self._node.node:
             raise GuestNotFoundError(f"VM {vmid} is on node {config.node}", hint="run this there")
@@ -184,20 +181,18 @@ def needed_elsewhere(storage: Storage, others: Sequence[str]) -> str:
     apart = [node for node in others if node not in reach]
     words = []
     if reach and storage.shared:
-        words.append(f"{_listed(reach)} must have this package too, to place guests there")
+        words.append(f"{listed('node', reach)} must have this package too, to place guests there")
     elif reach:
         put = "" if storage.id == "local" else f" and run: hookscript install {storage.id}"
         words.append(
-            f"{_listed(reach)} must have the hook on '{storage.id}' too, or such guests do not "
-            f"start there: install this package{put}"
+            f"{listed('node', reach)} must have the hook on '{storage.id}' too, or such guests do "
+            f"not start there: install this package{put}"
         )
     if apart:
-        words.append(f"'{storage.id}' is not for {_listed(apart)}: such guests do not start there")
+        words.append(
+            f"'{storage.id}' is not for {listed('node', apart)}: such guests do not start there"
+        )
     return "Cluster: " + "; ".join(words) if words else ""
-
-
-def _listed(nodes: Sequence[str]) -> str:
-    return f"node{'' if len(nodes) == 1 else 's'} {', '.join(nodes)}"
 
 
 def _unchanged(config: GuestConfig, text: str) -> Change:

@@ -8,8 +8,10 @@ Pure. Out of scope: who holds which CPU (hostmap).
 from textwrap import wrap
 
 from proxmox_cpu_affinity.cli.hostmap import legend, level_lines
+from proxmox_cpu_affinity.cli.words import cpus_named
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.topology import CoreKind, NumaNode, Topology
+from proxmox_cpu_affinity.render.words import counted
 
 SIBLING, ISOLATED, RESERVED = "/", "i", "r"
 KINDS = {CoreKind.PERFORMANCE: "", CoreKind.EFFICIENCY: "e", CoreKind.LOW_POWER: "l"}
@@ -31,7 +33,7 @@ def topology_map(topology: Topology, *, reserved: CpuSet, width: int) -> list[st
         _headline(topology),
         "",
         *level_lines(topology, drawn, width=width, align=True),
-        *([f"offline: CPU{'' if len(offline) == 1 else 's'} {offline}"] if offline else []),
+        *([f"offline: {cpus_named(offline)}"] if offline else []),
         "",
         *(line for node in topology.nodes for line in _node(node, width)),
         *_signs(topology, reserved, width),
@@ -46,14 +48,14 @@ def _headline(topology: Topology) -> str:
         "core": len(topology.cores),
         "CPU": len(topology.online),
     }
-    words = [f"{count} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items()]
+    words = [counted(count, noun) for noun, count in counts.items()]
     virtual = ", a virtual machine" if topology.virtual else ""
     return f"{topology.model_name or 'unknown model'}: {', '.join(words)}{virtual}"
 
 
 def _node(node: NumaNode, width: int) -> list[str]:
     memory = "memory unknown" if node.memory_mib is None else f"{node.memory_mib} MiB"
-    parts = [f"node {node.node}: {memory}", f"CPUs {node.cpus}" if node.cpus else "no CPUs"]
+    parts = [f"node {node.node}: {memory}", cpus_named(node.cpus) if node.cpus else "no CPUs"]
     if len(node.distances) > 1:
         parts.append("distance " + ", ".join(f"{d} to node {n}" for n, d in node.distances))
     return wrap("; ".join(parts), width, subsequent_indent="    ", break_long_words=False)

@@ -3,12 +3,12 @@
 Out of scope: what is said. Texts come from the commands, without control characters' effects.
 """
 
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import TextIO
 
 Row = Sequence[object]
@@ -17,7 +17,8 @@ _EVERY = 0.2  # seconds between two states of a progress line
 
 
 def prepare() -> None:
-    """Let no output that is closed, and no character that its encoding lacks, end a command."""
+    """Let no stream that is closed, and no character that its encoding lacks, end a command."""
+    sys.stdin = sys.stdin or _nowhere()
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
@@ -27,7 +28,7 @@ def prepare() -> None:
 
 
 def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")
+    return open(os.devnull, "r+", encoding="utf-8")
 
 
 def flush() -> None:
@@ -35,10 +36,14 @@ def flush() -> None:
     sys.stdout.flush()
 
 
-def abandon() -> None:
-    """Nobody reads any more: let the interpreter's last flush go nowhere (docs of `signal`)."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+def settle() -> None:
+    """Where what is still held back cannot be written, for nobody reads it or there is no room, let
+    the interpreter's last flush go nowhere (docs of `signal`): it would fail once more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
 
 
 def result(text: str) -> None:
@@ -76,6 +81,8 @@ def line_out(text: str) -> None:
 
 def document(value: object) -> None:
     """A result as JSON."""
+    import json
+
     print(json.dumps(value, indent=2))
 
 
@@ -135,11 +142,19 @@ def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterat
 
 
 def pairs(lines: Iterable[tuple[str, object]]) -> None:
-    """Names and values, the values aligned."""
-    known = [(name, clean(str(value))) for name, value in lines]
-    width = max((len(name) for name, _ in known), default=0) + 1
+    """Names and values, the values aligned; on a terminal folded to its width."""
+    known = [(name, str(value)) for name, value in lines]
+    indent = max((len(name) for name, _ in known), default=0) + 1 + len(GAP)
     for name, value in known:
-        print(f"{name + ':':{width}}{GAP}{value}".rstrip())
+        first, *rest = folded(value, width() - indent) if on_terminal() else [clean(value)]
+        print(f"{name + ':':{indent}}{first}".rstrip())
+        for line in rest:
+            print(" " * indent + line)
+
+
+def folded(text: str, room: int) -> list[str]:
+    """A text in lines of so many columns, at least 30. Words stay whole: they are to be copied."""
+    return wrap(clean(text), max(room, 30), break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def width() -> int:

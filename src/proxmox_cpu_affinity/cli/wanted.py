@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.formats import pveschema, wire
+from proxmox_cpu_affinity.formats import pveschema, wire_bodies
 from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.errors import NotPveHostError, UsageError
@@ -46,9 +46,9 @@ def given(guests: Sequence[str]) -> Wanted:
                 hint="each guest needs a VMID of its own",
             )
         requests[request.vmid] = request
-    if len(requests) > wire.PLAN_MOST:
+    if len(requests) > wire_bodies.PLAN_MOST:
         raise UsageError(
-            f"{len(requests)} guests are named, and a plan has {wire.PLAN_MOST} at most",
+            f"{len(requests)} guests are named, and a plan has {wire_bodies.PLAN_MOST} at most",
             hint="plan for fewer",
         )
     return Wanted(tuple(requests.values()))
@@ -69,7 +69,7 @@ def _guest(text: str) -> Request:
     named = rest[1:]
     if len(named) == 1 and named[0] and not named[0].isdigit():
         named = ["", *named]
-    sockets = _count(text, named[0] or "1", "sockets", wire.SOCKETS_MOST) if named else 1
+    sockets = _count(text, named[0] or "1", "sockets", wire_bodies.SOCKETS_MOST) if named else 1
     if vcpus % sockets:
         below = vcpus - vcpus % sockets
         even = f"{below} or {below + sockets}" if below else f"{sockets}"

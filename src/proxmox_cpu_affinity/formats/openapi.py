@@ -5,14 +5,8 @@ import re
 import types
 import typing
 
-from proxmox_cpu_affinity.formats.wire import (
-    ENDPOINTS,
-    EVENT_STREAM,
-    Endpoint,
-    OldProblem,
-    Problem,
-    is_old,
-)
+from proxmox_cpu_affinity.formats.endpoints import ENDPOINTS, EVENT_STREAM, Endpoint, is_old
+from proxmox_cpu_affinity.formats.wire import OldProblem, Problem
 from proxmox_cpu_affinity.formats.wire_events import EVENTS
 from proxmox_cpu_affinity.formats.wire_query import Parameter
 from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN

@@ -1,42 +1,20 @@
-"""The contract of the API, declared once: endpoints and what they take and give.
+"""What the API answers: a type for each answer, and for errors.
 
-Server routes, the command line's client and /openapi.json are made from ENDPOINTS. Fields of the
-inherited answers keep their names; new ones stand behind them. CPU sets are cpulists; times are
-seconds; latencies ns, one way.
+Fields of the inherited answers keep their names; new ones stand behind them. CPU sets are cpulists;
+times are seconds; latencies ns, one way. Out of scope: what it takes (wire_bodies, wire_query), and
+where it is asked (endpoints).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import GenericAlias
 
-from proxmox_cpu_affinity.formats import jsonvalue
-from proxmox_cpu_affinity.formats.wire_query import Parameter
-from proxmox_cpu_affinity.formats.wire_trial import Preview, Trial
-from proxmox_cpu_affinity.model.errors import AffinityError, BadRequestError
-from proxmox_cpu_affinity.model.guest import VCPUS_MOST, Policy
-from proxmox_cpu_affinity.model.ids import VMID_MAX, VMID_MIN, Vmid, vmid_of
+from proxmox_cpu_affinity.model.errors import AffinityError
 
-BODY_LIMIT = 64 * 1024
-SOCKETS_MOST = 64
-PLAN_MOST = 1000  # guests of one plan
 RELEASED = "released"  # a guest that was let go by hand
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
     ping: str
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """An error, as RFC 9457 has it, with the family's code and hint."""
-
-    title: str
-    status: int
-    detail: str
-    code: str
-    hint: str
-    type: str = "about:blank"
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,218 +234,15 @@ class PlanAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class HookBody:
-    """Body of the four hook calls."""
+class Problem:
+    """An error, as RFC 9457 has it, with the family's code and hint."""
 
-    migrated_from: str = ""
-
-    @staticmethod
-    def read(body: Mapping[str, object]) -> "HookBody":
-        jsonvalue.only(body, "migrated_from")
-        return HookBody(jsonvalue.text(body, "migrated_from", ""))
-
-
-@dataclass(frozen=True, slots=True)
-class ReassignBody:
-    undo: bool = False
-
-    @staticmethod
-    def read(body: Mapping[str, object]) -> "ReassignBody":
-        jsonvalue.only(body, "undo")
-        return ReassignBody(jsonvalue.boolean(body, "undo", default=False))
-
-
-@dataclass(frozen=True, slots=True)
-class PlanGuest:
-    """As a guest's configuration would have it: `numa` with several sockets is one host node for
-    each of these, `policy` what its tags say."""
-
-    vmid: int = field(metadata={"minimum": VMID_MIN, "maximum": VMID_MAX})
-    vcpus: int = field(metadata={"minimum": 1, "maximum": VCPUS_MOST})
-    sockets: int = field(default=1, metadata={"minimum": 1, "maximum": SOCKETS_MOST})
-    numa: bool = False
-    policy: str = field(default=Policy.SHARED.value, metadata={"enum": [str(p) for p in Policy]})
-
-    @staticmethod
-    def read(entry: Mapping[str, object]) -> "PlanGuest":
-        jsonvalue.only(entry, "vmid", "vcpus", "sockets", "numa", "policy")
-        policy = jsonvalue.text(entry, "policy", Policy.SHARED)
-        if policy not in tuple(Policy):
-            raise BadRequestError(f"'policy' must be one of {', '.join(Policy)}")
-        return PlanGuest(
-            jsonvalue.whole(entry, "vmid", low=VMID_MIN, high=VMID_MAX),
-            jsonvalue.whole(entry, "vcpus", low=1, high=VCPUS_MOST),
-            jsonvalue.whole({"sockets": 1, **entry}, "sockets", low=1, high=SOCKETS_MOST),
-            jsonvalue.boolean(entry, "numa", default=False),
-            str(policy),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class PlanBody:
-    guests: list[PlanGuest] = field(metadata={"maxItems": PLAN_MOST})
-
-    @staticmethod
-    def read(body: Mapping[str, object]) -> "PlanBody":
-        jsonvalue.only(body, "guests")
-        guests = [
-            PlanGuest.read(entry) for entry in jsonvalue.objects(body, "guests", most=PLAN_MOST)
-        ]
-        if len({guest.vmid for guest in guests}) < len(guests):
-            raise BadRequestError("a guest stands twice in the plan")
-        return PlanBody(guests)
-
-
-SVG, EVENT_STREAM, PLAIN = "image/svg+xml", "text/event-stream", "text/plain"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One operation. `acts`: it changes something, so the caller needs the right to write."""
-
-    name: str
-    method: str
-    path: str
-    summary: str
-    answer: type | GenericAlias
-    body: type[HookBody] | type[ReassignBody] | type[PlanBody] | None = None
-    acts: bool = False
-    media: str = "application/json"
-    query: tuple[Parameter, ...] = ()
-
-
-_TRY = (
-    Parameter("vcpus", "vCPUs of the new guest", low=1, high=VCPUS_MOST, required=True),
-    Parameter("policy", "Its policy; shared if not given", choices=tuple(Policy)),
-    Parameter("sockets", "Its virtual sockets; 1 if not given", low=1, high=SOCKETS_MOST),
-    Parameter("numa", "Whether it has virtual NUMA: one host node a socket", choices=("0", "1")),
-)
-_FLAG = ("0", "1", "false", "true")
-
-_GUEST = "/api/v1/guests/{vmid}"
-
-ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint("ping", "GET", "/api/v1/ping", "Answers that the service lives", Ping),
-    Endpoint("status", "GET", "/api/v1/status", "What the service knows and does", Status),
-    Endpoint("topology", "GET", "/api/v1/topology", "The host's topology", TopologyView),
-    Endpoint(
-        "core_ranking",
-        "GET",
-        "/api/v1/core-ranking",
-        "For each CPU the others, nearest first",
-        list[Ranking],
-    ),
-    Endpoint(
-        "core_ranking_summary",
-        "GET",
-        "/api/v1/core-ranking/summary",
-        "Figures of the latency matrix",
-        RankingSummary,
-    ),
-    Endpoint(
-        "core_vm_affinity",
-        "GET",
-        "/api/v1/core-vm-affinity",
-        "The CPUs of each placed guest",
-        dict[str, list[int]],
-    ),
-    Endpoint("guests", "GET", "/api/v1/guests", "The guests of this node", list[GuestView]),
-    Endpoint("guest", "GET", _GUEST, "One guest", GuestView),
-    Endpoint(
-        "decisions",
-        "GET",
-        "/api/v1/decisions",
-        "The decisions that hold, by guest, then earlier ones, newest first",
-        list[DecisionView],
-        query=(Parameter("vmid", "Of this guest alone", low=VMID_MIN, high=VMID_MAX),),
-    ),
-    Endpoint(
-        "heatmap",
-        "GET",
-        "/api/v1/heatmap.svg",
-        "The matrix as a picture",
-        str,
-        media=SVG,
-        query=(
-            Parameter("affinity", "Whether the guests' CPUs are marked", choices=_FLAG),
-            Parameter("bare", "Without its style element, to stand in a page", choices=_FLAG),
-        ),
-    ),
-    Endpoint("matrix", "GET", "/api/v1/matrix", "The matrix as numbers", MatrixView),
-    Endpoint(
-        "events",
-        "GET",
-        "/api/v1/events",
-        "What happens, as server-sent events; goes on behind Last-Event-ID",
-        str,
-        media=EVENT_STREAM,
-    ),
-    Endpoint(
-        "try_guest",
-        "GET",
-        "/api/v1/try",
-        "Where a further guest would go, and what it would cost the others; changes nothing",
-        Trial,
-        query=_TRY,
-    ),
-    Endpoint(
-        "preview",
-        "GET",
-        "/api/v1/preview",
-        "Which guests would move if all were placed anew, or rebalanced; changes nothing",
-        Preview,
-        query=(Parameter("by", "reassign if not given", choices=("reassign", "rebalance")),),
-    ),
-    Endpoint("metrics", "GET", "/metrics", "Figures for Prometheus", str, media=PLAIN),
-    Endpoint(
-        "pre_start",
-        "POST",
-        f"{_GUEST}/pre-start",
-        "A start begins",
-        HookAnswer,
-        HookBody,
-        acts=True,
-    ),
-    Endpoint(
-        "post_start", "POST", f"{_GUEST}/post-start", "It started", HookAnswer, HookBody, acts=True
-    ),
-    Endpoint(
-        "pre_stop", "POST", f"{_GUEST}/pre-stop", "A stop begins", HookAnswer, HookBody, acts=True
-    ),
-    Endpoint(
-        "post_stop", "POST", f"{_GUEST}/post-stop", "It stopped", HookAnswer, HookBody, acts=True
-    ),
-    Endpoint(
-        "reassign_guest",
-        "POST",
-        f"{_GUEST}/reassign",
-        "Place one guest anew, or let it go",
-        ReassignRow,
-        ReassignBody,
-        acts=True,
-    ),
-    Endpoint(
-        "reassign_all",
-        "POST",
-        "/api/v1/reassign",
-        "Place all guests anew, or let them go",
-        list[ReassignRow],
-        ReassignBody,
-        acts=True,
-    ),
-    Endpoint(
-        "plan",
-        "POST",
-        "/api/v1/plan",
-        "Where guests would go; changes nothing",
-        PlanAnswer,
-        PlanBody,
-    ),
-    # The routes of the Go project until 0.0.5. The last is a GET that acts.
-    Endpoint("ping", "GET", "/api/ping", "As it was", Ping),
-    Endpoint("core_ranking", "GET", "/api/ranking", "As it was", list[Ranking]),
-    Endpoint("vm_started", "GET", "/api/vmstarted/{vmid}", "As it was", dict[str, str], acts=True),
-)
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str
+    type: str = "about:blank"
 
 
 @dataclass(frozen=True, slots=True)
@@ -477,22 +252,7 @@ class OldProblem:
     error: str
 
 
-def is_old(path: str) -> bool:
-    """Whether a path is one of the Go project's, whose errors have their own form."""
-    return path.startswith("/api/") and not path.startswith("/api/v1/")
-
-
 def problem(error: AffinityError) -> Problem:
     """What an error says over the API."""
     title = error.code.replace("-", " ")
     return Problem(title, error.http_status, error.text, error.code, error.hint)
-
-
-def read_vmid(number: str) -> Vmid:
-    """The VMID in a path. BadRequestError for what PVE would not take as one."""
-    vmid = vmid_of(number)
-    if vmid is None:
-        raise BadRequestError(
-            f"{number[:20]!r} is no VMID", hint=f"a VMID is a number from {VMID_MIN} to {VMID_MAX}"
-        )
-    return vmid

@@ -85,18 +85,22 @@ def judged(
         *(base.conditions if not samples or known else ()),
         "virtual machine: latencies move with the hypervisor" if topology.virtual else "",
         _pressure(pressure_before, pressure_after),
-        f"{unstable} of {len(samples)} pairs unstable" if unstable else "",
-        f"{astray} pairs left out: their lines lay on a third NUMA node" if astray else "",
+        f"{unstable} of {_pairs(len(samples))} unstable" if unstable else "",
+        f"{_pairs(astray)} left out: lines lay on a third NUMA node" if astray else "",
         f"pairs disturb each other: {run.lowered} at once" if run.lowered else "",
-        f"{run.beside} pairs measured in short bursts, beside guests" if run.beside else "",
+        f"{_pairs(run.beside)} measured in short bursts, beside guests" if run.beside else "",
         _fixed(parameters),
-        f"{run.cut}: {len(run.samples)} of {run.wanted} pairs measured" if run.cut else "",
+        f"{run.cut}: {len(run.samples)} of {_pairs(run.wanted)} measured" if run.cut else "",
         f"not measurable here, predicted: CPUs {outside}" if outside else "",
         _failures(run.failed),
         *(contradictions(matrix, topology) if verdict is Verdict.TRUSTED else ()),
     ]
     said = tuple(dict.fromkeys(filter(None, conditions)))
     return filled(replace(matrix, conditions=said), topology)
+
+
+def _pairs(count: int) -> str:
+    return f"{count} pair{'' if count == 1 else 's'}"
 
 
 def _at_home(

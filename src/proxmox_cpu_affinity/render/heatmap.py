@@ -14,6 +14,7 @@ from proxmox_cpu_affinity.model.latency import ONLY_PREDICTED, LatencyMatrix, Me
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.render.grid import CHAR_WIDTH, ROOMY, Block, Grid
 from proxmox_cpu_affinity.render.scale import Scale, colour, is_dark, stops
+from proxmox_cpu_affinity.render.words import counted
 
 TOOLTIPS_MAX = 48
 """Up to so many CPUs every cell has a tooltip; above, each colour has one."""
@@ -125,7 +126,7 @@ def _lines(topology: Topology, matrix: LatencyMatrix) -> list[str]:
         f"min {figures.low:.1f} ns | max {figures.high:.1f} ns | "
         f"median {figures.median:.1f} ns | mean {figures.mean:.1f} ns"
     )
-    counts = f"{_counted(len(topology.packages), 'Socket')} | {_counted(figures.cpus, 'CPU')}"
+    counts = f"{counted(len(topology.packages), 'Socket')} | {counted(figures.cpus, 'CPU')}"
     virtual = ["on a virtual machine, where latencies mean little"] if topology.virtual else []
     return [counts, span, how, *virtual]
 
@@ -133,10 +134,6 @@ def _lines(topology: Topology, matrix: LatencyMatrix) -> list[str]:
 def _conditions(matrix: LatencyMatrix) -> list[str]:
     """What the lines do not say already."""
     return [text for text in matrix.conditions if text != ONLY_PREDICTED]
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _definitions() -> Iterator[str]:

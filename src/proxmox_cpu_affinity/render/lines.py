@@ -6,6 +6,7 @@ from proxmox_cpu_affinity.model.guest import Exclusion
 from proxmox_cpu_affinity.model.placement import Confined, Outcome, Placement
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.reconcile.state import Tracked
+from proxmox_cpu_affinity.render.words import counted
 
 _EXCLUDED = {
     Exclusion.TEMPLATE: "it is a template",
@@ -40,13 +41,13 @@ def running(topology: Topology, tracked: Tracked, width: str = "") -> str:
     place = where(topology, confined.wanted)
     match confined.outcome:
         case Outcome.FULL:
-            back = f"{_threads(confined.threads)} read back"
+            back = f"{counted(confined.threads, 'thread')} read back"
             return f"runs on {place}: {back}{_warned(placement)}{_more(width)}"
         case Outcome.PART:
             good = confined.threads - len(confined.faults)
             first = confined.faults[0]
             return (
-                f"{good} of {_threads(confined.threads)} are on {place}; "
+                f"{good} of {counted(confined.threads, 'thread')} are on {place}; "
                 f"{first.name or first.tid}: {first.reason}{_warned(placement)}"
             )
         case Outcome.FAILED:
@@ -57,7 +58,7 @@ def running(topology: Topology, tracked: Tracked, width: str = "") -> str:
 def freed(confined: Confined) -> str:
     """What letting a guest go came to, by what was read back."""
     if confined.outcome is Outcome.FULL:
-        return f"let go, {_threads(confined.threads)} read back"
+        return f"let go, {counted(confined.threads, 'thread')} read back"
     reason = confined.faults[0].reason if confined.faults else "no thread was found"
     done = "let go in part only" if confined.outcome is Outcome.PART else "not let go"
     return f"{done}: {reason}"
@@ -69,10 +70,6 @@ def _more(text: str) -> str:
 
 def _warned(placement: Placement) -> str:
     return "".join(f"; {warning}" for warning in placement.warnings)
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def _some(word: str, names: list[str]) -> str:

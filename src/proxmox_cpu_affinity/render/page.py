@@ -11,6 +11,7 @@ from html import escape
 
 from proxmox_cpu_affinity.formats.wire import GuestView, ScoreView, Status, TopologyView
 from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.render.words import counted
 
 _PLACE = re.compile(r"\{\{([a-z]+)\}\}")
 
@@ -48,10 +49,10 @@ def page_html(template: str, sight: Sight) -> str:
 def _model(status: Status) -> str:
     parts = (
         status.model_name,
-        _counted(status.packages, "package"),
-        _counted(status.nodes, "node"),
-        _counted(status.cache_groups, "L3 group"),
-        _counted(status.cpus, "CPU"),
+        counted(status.packages, "package"),
+        counted(status.nodes, "node"),
+        counted(status.cache_groups, "L3 group"),
+        counted(status.cpus, "CPU"),
     )
     return " · ".join(part for part in parts if part)
 
@@ -107,7 +108,7 @@ def _guest(guest: GuestView) -> str:
         "Nodes": ", ".join(map(str, guest.nodes)),
         "Loss / least": score,
         "Held": _held(guest)
-        + (f" · put back {_counted(guest.drift, 'time')}" if guest.drift else ""),
+        + (f" · put back {counted(guest.drift, 'time')}" if guest.drift else ""),
     }
     row = "".join(_cell(label, text) for label, text in cells.items())
     idle = "" if guest.running else " idle"
@@ -136,7 +137,3 @@ def _percent(share: float | None) -> str:
     if share is None:
         return "–"
     return f"{100 * share:.{2 if 0 < abs(share) < 0.001 else 1}f} %"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

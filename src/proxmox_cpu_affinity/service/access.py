@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxmox_cpu_affinity.formats.wire import Endpoint
+from proxmox_cpu_affinity.formats.endpoints import Endpoint
 from proxmox_cpu_affinity.model.errors import ForbiddenError, UnauthorizedError
 
 _UCRED = struct.Struct("3i")

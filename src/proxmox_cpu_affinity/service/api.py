@@ -1,4 +1,4 @@
-"""What each endpoint does: a method for every name in wire.ENDPOINTS, checked at start."""
+"""What each endpoint does: a method for every name in endpoints.ENDPOINTS, checked at start."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.engine.occupancy import overlapping
 from proxmox_cpu_affinity.engine.plan import steps, summed
-from proxmox_cpu_affinity.formats import wire
+from proxmox_cpu_affinity.formats import endpoints, wire, wire_bodies
 from proxmox_cpu_affinity.formats.wire_trial import Preview, Trial
 from proxmox_cpu_affinity.model.errors import (
     AffinityError,
@@ -59,7 +59,7 @@ class Call:
 
     @property
     def vmid(self) -> Vmid:
-        return wire.read_vmid(self._vmid)
+        return endpoints.read_vmid(self._vmid)
 
 
 class Api:
@@ -69,6 +69,7 @@ class Api:
         self._service = service
         self._thinking = asyncio.Lock()
         self._waiting = 0
+        self._let_go: set[Vmid] = set()  # by hand, in their last run: it gave back its CPUs then
 
     @asynccontextmanager
     async def _its_turn(self) -> AsyncIterator[None]:
@@ -94,7 +95,7 @@ class Api:
 
     def handlers(self) -> dict[str, Handler]:
         """One for every endpoint; a missing one is a defect of ours and ends the start."""
-        return {endpoint.name: getattr(self, endpoint.name) for endpoint in wire.ENDPOINTS}
+        return {endpoint.name: getattr(self, endpoint.name) for endpoint in endpoints.ENDPOINTS}
 
     async def ping(self, call: Call) -> wire.Ping:
         del call
@@ -241,10 +242,12 @@ class Api:
         return await self._think(_figures, self._service)
 
     async def pre_start(self, call: Call) -> wire.HookAnswer:
+        self._let_go.discard(call.vmid)
         await self._hook(call, Phase.PRE_START)
         return outcomes.hook_started(self._service.state, call.vmid, announced=True)
 
     async def post_start(self, call: Call) -> wire.HookAnswer:
+        self._let_go.discard(call.vmid)
         await self._hook(call, Phase.POST_START)
         return outcomes.hook_started(self._service.state, call.vmid, announced=False)
 
@@ -253,22 +256,22 @@ class Api:
         return wire.HookAnswer(call.vmid, "")
 
     async def post_stop(self, call: Call) -> wire.HookAnswer:
-        had_none = call.vmid in self._service.state.refused
+        had_none = call.vmid in self._service.state.refused or call.vmid in self._let_go
         await self._hook(call, Phase.POST_STOP)
-        if had_none:  # its last place is of an earlier run
+        if had_none:  # its last place is of an earlier run, or was given back before
             return wire.HookAnswer(call.vmid, "")
         return outcomes.hook_stopped(self._service.state, call.vmid)
 
     async def _hook(self, call: Call, phase: Phase) -> None:
-        wire.HookBody.read(call.body)
+        wire_bodies.HookBody.read(call.body)
         await self._service.hook(call.vmid, phase)
 
     async def reassign_guest(self, call: Call) -> wire.ReassignRow:
-        undo = wire.ReassignBody.read(call.body).undo
+        undo = wire_bodies.ReassignBody.read(call.body).undo
         return await self._reassign(call.vmid, undo=undo)
 
     async def reassign_all(self, call: Call) -> list[wire.ReassignRow]:
-        undo = wire.ReassignBody.read(call.body).undo
+        undo = wire_bodies.ReassignBody.read(call.body).undo
         await self._service.scan()
         state = self._service.state
         running = sorted(v for v, t in state.tracked.items() if t.running)
@@ -297,13 +300,15 @@ class Api:
         await self._service.reassign(vmid, undo=undo)
         freed = self._service.freed.pop(vmid, None)
         if undo:
+            self._let_go.update({vmid} if freed else ())
             return outcomes.let_go(vmid, freed, before=before)
+        self._let_go.discard(vmid)
         return outcomes.reassigned(
             self._service.state, vmid, running=process is not None, before=before, freed=freed
         )
 
     async def plan(self, call: Call) -> wire.PlanAnswer:
-        wanted = wire.PlanBody.read(call.body).guests
+        wanted = wire_bodies.PlanBody.read(call.body).guests
         requests = [_request(guest) for guest in wanted]
         state = self._service.state
         found = []
@@ -325,7 +330,7 @@ class Api:
         return {"action": f"new affinity: {','.join(map(str, tracked.placement.home))}"}
 
 
-def _request(guest: wire.PlanGuest) -> Request:
+def _request(guest: wire_bodies.PlanGuest) -> Request:
     tags = (f"cpu-{guest.policy}",)
     vmid = Vmid(guest.vmid)
     return request_for(

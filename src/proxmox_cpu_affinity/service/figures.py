@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from proxmox_cpu_affinity.formats.wire import ENDPOINTS
+from proxmox_cpu_affinity.formats.endpoints import ENDPOINTS
 from proxmox_cpu_affinity.formats.wire_events import GuestEvent, What
 from proxmox_cpu_affinity.model.placement import Confined, Outcome
 from proxmox_cpu_affinity.reconcile import State

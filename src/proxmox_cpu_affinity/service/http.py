@@ -17,7 +17,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from proxmox_cpu_affinity import __version__
-from proxmox_cpu_affinity.formats import jsonvalue, openapi, wire
+from proxmox_cpu_affinity.formats import endpoints, jsonvalue, openapi, wire, wire_bodies
 from proxmox_cpu_affinity.formats.wire_query import checked
 from proxmox_cpu_affinity.model.errors import (
     AffinityError,
@@ -99,8 +99,8 @@ def application(api: Api, access: Access) -> web.Application:
                 request.protocol.answered()
         return answer
 
-    app = web.Application(middlewares=[guarded], client_max_size=wire.BODY_LIMIT)
-    for endpoint in wire.ENDPOINTS:
+    app = web.Application(middlewares=[guarded], client_max_size=wire_bodies.BODY_LIMIT)
+    for endpoint in endpoints.ENDPOINTS:
         path = endpoint.path.replace("{vmid}", "{vmid:[^/]+}")
         app.router.add_route(
             endpoint.method,
@@ -134,7 +134,12 @@ def _answering(make: Callable[[T], web.Response], value: T) -> _Next:
 
 
 def _route(
-    endpoint: wire.Endpoint, handler: Handler, access: Access, timed: _Timed, *, turn: asyncio.Lock
+    endpoint: endpoints.Endpoint,
+    handler: Handler,
+    access: Access,
+    timed: _Timed,
+    *,
+    turn: asyncio.Lock,
 ) -> _Next:
     async def answer(request: web.Request) -> web.StreamResponse:
         transport = request.transport
@@ -152,7 +157,7 @@ def _route(
             return await tell(request, result)
         if isinstance(result, Iterator):
             return await in_pieces(request, result, turn)
-        if endpoint.media == wire.PLAIN:
+        if endpoint.media == endpoints.PLAIN:
             return web.Response(text=str(result), headers={"Content-Type": _METRICS})
         if endpoint.media != "application/json":
             # The picture's own style sheet tells dark from light; it can load nothing.
@@ -165,8 +170,8 @@ def _route(
 
 async def _body(request: web.Request) -> Mapping[str, object]:
     """The body as a JSON object, of a bounded size; the rest of a larger one is not read."""
-    if (request.content_length or 0) > wire.BODY_LIMIT:
-        raise TooLargeError(f"the body may have {wire.BODY_LIMIT} bytes at most")
+    if (request.content_length or 0) > wire_bodies.BODY_LIMIT:
+        raise TooLargeError(f"the body may have {wire_bodies.BODY_LIMIT} bytes at most")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise EncodingError("the body must not be compressed")
     try:
@@ -207,7 +212,7 @@ def _json(value: object, *, status: int = 200, media: str = "application/json") 
 
 def _problem(request: web.Request, error: AffinityError) -> web.Response:
     """RFC 9457; the routes of the Go project keep their own form."""
-    if wire.is_old(request.path):
+    if endpoints.is_old(request.path):
         told = jsonvalue.plain(wire.OldProblem(error.text))
         answer = _json(told, status=error.http_status)
     else:
@@ -235,7 +240,7 @@ def _from_aiohttp(error: web.HTTPException, path: str) -> AffinityError:
         case 405:
             return MethodError(f"{path} takes another method", hint="see /openapi.json")
         case 413:
-            return TooLargeError(f"the body may have {wire.BODY_LIMIT} bytes at most")
+            return TooLargeError(f"the body may have {wire_bodies.BODY_LIMIT} bytes at most")
         case 403:
             return ForbiddenError("forbidden")
         case _:

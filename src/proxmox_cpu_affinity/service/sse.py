@@ -5,7 +5,7 @@ import socket
 
 from aiohttp import web
 
-from proxmox_cpu_affinity.formats.wire import EVENT_STREAM
+from proxmox_cpu_affinity.formats.endpoints import EVENT_STREAM
 from proxmox_cpu_affinity.service.stream import Stream
 
 HEARTBEAT = 15.0  # seconds without an event until a comment is sent

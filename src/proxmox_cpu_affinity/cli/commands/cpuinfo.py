@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import click
 
 from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.cli.command import Command, Session, as_json, quiet
+from proxmox_cpu_affinity.cli.command import (
+    CPULIST_HINT,
+    Command,
+    Session,
+    as_json,
+    complete_file,
+    not_written,
+    quiet,
+)
 from proxmox_cpu_affinity.model.cpuset import CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault, UsageError
 from proxmox_cpu_affinity.model.latency import Method, PairSample
@@ -93,9 +101,16 @@ class Wishes:
     "--from",
     "from_file",
     metavar="FILE",
+    shell_complete=complete_file,
     help="Show a saved one: JSON, CSV, hwloc's XML, or a host's snapshot.",
 )
-@click.option("--compare", nargs=2, metavar="A B", help="Compare two saved ones.")
+@click.option(
+    "--compare",
+    nargs=2,
+    metavar="A B",
+    shell_complete=complete_file,
+    help="Compare two saved ones.",
+)
 @as_json
 @quiet
 @click.pass_obj
@@ -128,23 +143,34 @@ def _check(wishes: Wishes) -> None:
     methods = wishes.method.split(",")
     unknown = [word for word in methods if word not in list(Method)]
     if unknown:
-        raise UsageError(f"--method: {unknown[0][:20]!r} is not one of {', '.join(Method)}")
-    if len(set(methods)) < len(methods):
-        raise UsageError("--method: each method once")
-    if wishes.csv and (wishes.as_json or wishes.summary or wishes.verbose):
-        raise UsageError("--csv prints the matrix alone: not with --json, --summary or --verbose")
-    if len(methods) > 1 and (wishes.csv or wishes.svg or wishes.hwloc):
-        raise UsageError("--csv, --svg and --hwloc are of one method: give --method only one")
-    away = [
-        name
-        for name, value in (("--from", wishes.from_file), ("--compare", wishes.compare))
-        if value
-    ]
-    usual = methods == ["cas"] and wishes.home == "first"
-    here = wishes.rounds or wishes.iterations or wishes.cpus or not usual
-    if len(away) > 1 or (away and here):
         raise UsageError(
-            f"{' and '.join(away)}: nothing is measured, so no other choice has a meaning"
+            f"--method: {unknown[0][:20]!r} is no method", hint=f"there are {', '.join(Method)}"
+        )
+    if len(set(methods)) < len(methods):
+        raise UsageError("--method names a method twice", hint="name each once")
+    if wishes.csv and (wishes.as_json or wishes.summary or wishes.verbose):
+        raise UsageError(
+            "--csv prints the matrix alone", hint="leave --json, --summary and --verbose out"
+        )
+    if len(methods) > 1 and (wishes.csv or wishes.svg or wishes.hwloc):
+        raise UsageError("--csv, --svg and --hwloc are of one method", hint="give --method one")
+    _check_saved(wishes, usual=methods == ["cas"] and wishes.home == "first")
+
+
+def _check_saved(wishes: Wishes, *, usual: bool) -> None:
+    """What has no meaning where nothing is measured, or two are compared. UsageError."""
+    saved = {"--from": wishes.from_file, "--compare": wishes.compare}
+    named = " and ".join(name for name, value in saved.items() if value)
+    here = wishes.rounds or wishes.iterations or wishes.cpus or wishes.verbose or not usual
+    if all(saved.values()) or (named and here):
+        raise UsageError(
+            f"{named}: nothing is measured, so no other choice has a meaning",
+            hint="leave the other options out",
+        )
+    if wishes.compare and (wishes.csv or wishes.svg or wishes.hwloc or wishes.summary):
+        raise UsageError(
+            "--compare shows two beside each other, --csv, --svg, --hwloc and --summary are of one",
+            hint="show one with --from",
         )
 
 
@@ -156,7 +182,7 @@ def _measured(session: Session, wishes: Wishes) -> "list[Measured]":
     try:
         cpus = None if wishes.cpus is None else CpuSet.parse(wishes.cpus)
     except SyntaxFault as fault:
-        raise UsageError(f"--cpus: {fault.text}") from None
+        raise UsageError(f"--cpus {wishes.cpus}: {fault.text}", hint=CPULIST_HINT) from None
     return [
         measured(
             session.tree,
@@ -256,7 +282,7 @@ def _write_files(found: "Measured", wishes: Wishes) -> None:
         try:
             path.write_text(made(found.topology, found.matrix), encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"{option} {path}: {error.strerror}") from None
+            raise not_written(option, path, error) from None
         ui.talk(f"written to {path}")
 
 

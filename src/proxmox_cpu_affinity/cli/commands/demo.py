@@ -24,15 +24,17 @@ from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.client import Client
 from proxmox_cpu_affinity.cli.command import Command
 from proxmox_cpu_affinity.cli.ending import end_process, end_service
-from proxmox_cpu_affinity.cli.words import counted
 from proxmox_cpu_affinity.model.errors import AffinityError, ProgramFailedError, UsageError
+from proxmox_cpu_affinity.render.words import counted
 from proxmox_cpu_affinity.sim import hookscript, processes
 from proxmox_cpu_affinity.sim import node as nodes
 from proxmox_cpu_affinity.sim.settings import GuestKind
 
 SIZES = ((100, "web", 1), (101, "mail", 2), (102, "git", 2), (103, "database", 4))
 LATECOMER = (104, "build", 2)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 GENERATED = "generated:2x2x4x2"
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 ANSWERS_WITHIN = 20.0  # seconds: a machine that is slower than that has other troubles
 
 
@@ -76,7 +78,9 @@ class Stage:
 
 @click.command(cls=Command, needs_root=False, looks_here=False, examples=("demo", "demo --keep"))
 @click.option("--keep", is_flag=True, help="Leave it running, and say how to stop it.")
-@click.option("--stop", metavar="DIR", help="End a demo that was left running, and remove it.")
+@click.option(
+    "--stop", metavar="DIR", type=FOLDER, help="End a demo that was left running, and remove it."
+)
 @click.option(
     "--guests", type=click.Choice([kind.value for kind in GuestKind]), help="Kind of guests."
 )
@@ -84,23 +88,24 @@ class Stage:
     "-o",
     "--output",
     metavar="DIR",
+    type=FOLDER,
     default="proxmox-cpu-affinity-demo",
     show_default=True,
     help="Where heatmap.svg is left.",
 )
-def demo(*, keep: bool, stop: str | None, guests: str | None, output: str) -> None:
+def demo(*, keep: bool, stop: Path | None, guests: str | None, output: Path) -> None:
     """Show the main job on a simulated Proxmox VE node, with real processes.
 
     Makes a node, measures this machine, starts the service and some guests, shows where they run
     and why, and cleans up.
     """
     if stop is not None:
-        _say(_stop(Path(stop)))
+        _say(_stop(stop))
         return
     with _interruptible():
         root = Path(tempfile.mkdtemp(prefix="pca-"))
         try:
-            _play(root, None if guests is None else GuestKind(guests), Path(output))
+            _play(root, None if guests is None else GuestKind(guests), output)
         except BaseException:
             _quietly(lambda: _abandon(root))
             raise
@@ -252,9 +257,6 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def _quietly(clean_up: Callable[[], object]) -> None:

@@ -1,12 +1,11 @@
 """`hookscript`: which guests call the service at their start; switched on and off by `qm set`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.cli.client import client_of
 from proxmox_cpu_affinity.cli.command import (
     DONE,
     VMID,
@@ -18,7 +17,6 @@ from proxmox_cpu_affinity.cli.command import (
     quiet,
 )
 from proxmox_cpu_affinity.cli.configured import manage_here
-from proxmox_cpu_affinity.cli.poke import Became, poke
 from proxmox_cpu_affinity.cli.switch import Change, Did, Hookscripts, failed
 from proxmox_cpu_affinity.cli.words import managed, managed_cell
 from proxmox_cpu_affinity.model.errors import AffinityError, RefusedError
@@ -27,6 +25,9 @@ from proxmox_cpu_affinity.model.ids import Vmid
 from proxmox_cpu_affinity.pve import hookfile
 from proxmox_cpu_affinity.pve.guests import NodeGuests
 from proxmox_cpu_affinity.pve.storage import hook_volume
+
+if TYPE_CHECKING:  # only what switches tells the service
+    from proxmox_cpu_affinity.cli.poke import Became
 
 COLUMNS = ("VMID", "Hook-Status", "Notes", "Managed")
 
@@ -61,7 +62,7 @@ def hookscript() -> None:
 @quiet
 @click.pass_obj
 def list_(session: Session, /, *, as_json: bool, quiet: bool) -> None:
-    """The guests of this node, and whether our hookscript is theirs.
+    """The guests of this node, and who has our hookscript.
 
     Skipped are guests that the HA manager holds, and those with `affinity:` in their configuration.
     Managed says what makes a guest ours: its hookscript (hook), its tag, PCA_MANAGE=all; or why
@@ -98,7 +99,7 @@ def enable(
 
     Refused for guests that the HA manager holds, templates, guests with `affinity:` in their
     configuration, and, without --force, for those that have another hookscript. A guest that runs
-    is given its CPUs at once, if the service runs.
+    is given its CPUs at once, if the service runs; exit status 3 if it has none for it.
     """
     scripts = Hookscripts(session.tree, dry_run=dry_run)
     config = scripts.guest(vmid)
@@ -133,11 +134,12 @@ def disable(session: Session, /, *, vmid: Vmid, dry_run: bool, as_json: bool) ->
 def enable_all(
     session: Session, /, *, storage: str, dry_run: bool, force: bool, as_json: bool
 ) -> int:
-    """Give every guest of this node our hookscript, from STORAGE (default: local).
+    """Give all guests of this node our hookscript.
 
-    Skips guests that the HA manager holds, templates, guests with `affinity:` in their
-    configuration, and, without --force, those that have another hookscript. Guests that run are
-    given their CPUs at once, if the service runs. Exit status 3 if only a part could be done.
+    From STORAGE (default: local). Skips guests that the HA manager holds, templates, guests with
+    `affinity:` in their configuration, and, without --force, those that have another hookscript.
+    Guests that run are given their CPUs at once, if the service runs. Exit status 3 if only a part
+    could be done.
     """
     scripts = Hookscripts(session.tree, dry_run=dry_run)
     _check_storage(scripts, storage, force=force)
@@ -153,7 +155,7 @@ def enable_all(
 @as_json
 @click.pass_obj
 def disable_all(session: Session, /, *, dry_run: bool, as_json: bool) -> int:
-    """Take our hookscript from every guest of this node; others' stay.
+    """Take our hookscript from all guests; others' stay.
 
     Guests that run are let go at once, if the service runs. Exit status 3 if only a part could be
     done.
@@ -171,7 +173,7 @@ def disable_all(session: Session, /, *, dry_run: bool, as_json: bool) -> int:
 @as_json
 @click.pass_obj
 def install(session: Session, /, *, storage: str, dry_run: bool, force: bool, as_json: bool) -> int:
-    """Put the hookscript's file on a storage, so that guests can be given it from there.
+    """Put the hookscript's file on a storage, for guests to have.
 
     A link on a directory of this node alone; a copy, replaced in one step, where other nodes read
     it too.
@@ -249,6 +251,9 @@ def _for_all(scripts: Hookscripts, change: Callable[[GuestConfig], Change]) -> l
 
 def _report(session: Session, changes: Sequence[Change], *, as_json: bool) -> int:
     """One line a guest, another for what became of it where it runs; failures as errors."""
+    from proxmox_cpu_affinity.cli.client import client_of
+    from proxmox_cpu_affinity.cli.poke import poke
+
     poked = poke(session.tree, client_of(session, None), changes)
     if as_json:
         ui.document([_document(change, poked.became.get(change.vmid)) for change in changes])
@@ -269,6 +274,6 @@ def _report(session: Session, changes: Sequence[Change], *, as_json: bool) -> in
     return exit_status(good=len(changes) - failures - skipped, bad=failures + strays)
 
 
-def _document(change: Change, became: Became | None) -> dict[str, object]:
+def _document(change: Change, became: "Became | None") -> dict[str, object]:
     running = "" if became is None else became.text
     return {"vmid": change.vmid, "status": change.did, "notes": change.text, "running": running}

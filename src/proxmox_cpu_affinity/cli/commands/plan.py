@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, assert_never
 import click
 
 from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.cli.command import Command, Session, as_json, exit_status
+from proxmox_cpu_affinity.cli.command import (
+    CPULIST_HINT,
+    Command,
+    Session,
+    as_json,
+    complete_file,
+    exit_status,
+)
 from proxmox_cpu_affinity.cli.configured import settings_here
 from proxmox_cpu_affinity.cli.hostmap import colours, host_map
 from proxmox_cpu_affinity.cli.planning import Made, Row, Scored, planned, planned_on_cores
@@ -55,11 +62,13 @@ class Format(StrEnum):
 @click.option(
     "--host",
     metavar="FILE|generated:SPEC",
+    shell_complete=complete_file,
     help="A host in a file or a directory, or PACKAGESxL3xCORESxTHREADS; default: this host.",
 )
 @click.option(
     "--latency",
     metavar="FILE",
+    shell_complete=complete_file,
     help="That host's latencies, like core-to-core-latency's CSV.",
 )
 @click.option(
@@ -139,7 +148,7 @@ def plan(
 def _converse() -> int:
     from proxmox_cpu_affinity.cli.jsonlines import converse
 
-    converse(sys.stdin, ui.line_out)
+    converse(sys.stdin.buffer, ui.line_out)
     return 0
 
 
@@ -165,7 +174,7 @@ def _rules(
         try:
             kept = CpuSet.parse(reserved)
         except SyntaxFault as fault:
-            hint = fault.hint or "write it like 0-1,8"
+            hint = fault.hint or CPULIST_HINT
             raise UsageError(f"--reserved {reserved}: {fault.text}", hint=hint) from None
     chosen = configured.strategy if strategy is None else Strategy(strategy)
     return Rules(chosen, configured.weights, kept, configured.dedicated_fallback, configured.width)

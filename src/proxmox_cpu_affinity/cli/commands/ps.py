@@ -1,17 +1,15 @@
 """`ps`: the running guests, straight from PVE's files and /proc. The service is asked for nothing
-but since when a guest is held (-v), and need not run."""
+but how a guest is held (-v), and need not run."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import click
 
 from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.cli.answers import read_list
-from proxmox_cpu_affinity.cli.client import client_of
 from proxmox_cpu_affinity.cli.command import VMID, Command, Session, as_json, quiet, require_pve
 from proxmox_cpu_affinity.cli.configured import manage_here
 from proxmox_cpu_affinity.cli.words import HELD_SINCE, managed, managed_cell
-from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.linux.threads import affinity_of, children_of, stat_of, threads_of
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
@@ -25,6 +23,9 @@ from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Manage, 
 from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
 from proxmox_cpu_affinity.pve.guests import NodeGuests
 
+if TYPE_CHECKING:  # only -v asks the service
+    from proxmox_cpu_affinity.formats import wire
+
 COLUMNS = ("VMID", "PID", "Cores", "Sockets", "NUMA", "Hook-Status", "Affinity", "Managed")
 NOT_RUNNING = "VM is not running (PID file not found)"
 
@@ -33,21 +34,14 @@ NOT_RUNNING = "VM is not running (PID file not found)"
 class Guest:
     """A guest as it runs; `error` says what could not be found, threads only if asked for."""
 
-    config: GuestConfig
+    vmid: Vmid
+    config: GuestConfig | None = None  # None: it could not be read
     pid: Pid | None = None
     affinity: CpuSet = EMPTY
     threads: tuple[Thread, ...] = ()
     children: tuple[Thread, ...] = ()
     error: str = ""
-    held_since: str = ""  # this and these as the service says it; empty where it does not answer
-    width: str = ""
-    width_why: str = ""
-    refused: str = ""
-
-    @property
-    def unread(self) -> bool:
-        """Whether it runs and nobody could read its configuration: nothing is known of that."""
-        return self.pid is not None and self.error != ""
+    known: "wire.GuestView | None" = None  # what the service says of it, where it was asked
 
 
 @click.command(cls=Command, examples=("ps", "ps 100 -v", "ps --json -v"))
@@ -71,7 +65,7 @@ def ps(
     manage = manage_here(session.tree, quiet=quiet)
     if verbose:
         known = _known(session)
-        guests = [_with(guest, known.get(guest.config.vmid)) for guest in guests]
+        guests = [replace(guest, known=known.get(guest.vmid)) for guest in guests]
     if as_json:
         ui.document([as_document(guest, manage, verbose=verbose) for guest in guests])
     else:
@@ -84,7 +78,8 @@ def ps(
 
 def running(tree: Tree, vmid: Vmid | None, *, verbose: bool) -> list[Guest]:
     """All running guests by VMID, or the one asked for, running or not: who runs is shown even
-    where /etc/pve is not there. GuestNotFoundError, NotPveHostError."""
+    where /etc/pve is not there. GuestNotFoundError, NotPveHostError; RefusedError of one that does
+    not run and whose configuration cannot be read."""
     node = NodeGuests(tree)
     if vmid is None:
         processes = sorted(node.processes().values(), key=lambda process: process.vmid)
@@ -95,11 +90,11 @@ def running(tree: Tree, vmid: Vmid | None, *, verbose: bool) -> list[Guest]:
     config = node.config(vmid)
     stale = tree.text(f"run/qemu-server/{vmid}.pid") is not None
     error = "VM is not running (PID file names no process of it)" if stale else NOT_RUNNING
-    return [Guest(config, error=error)]
+    return [Guest(vmid, config, error=error)]
 
 
 def _running(tree: Tree, node: NodeGuests, process: GuestProcess, *, verbose: bool) -> Guest:
-    config, error = GuestConfig(process.vmid), ""
+    config, error = None, ""
     try:
         config = node.config(process.vmid)
     except GuestNotFoundError:
@@ -109,6 +104,7 @@ def _running(tree: Tree, node: NodeGuests, process: GuestProcess, *, verbose: bo
     except NotPveHostError:
         error = "its configuration cannot be read: /etc/pve is missing or not mounted"
     return Guest(
+        process.vmid,
         config,
         process.pid,
         affinity_of(Tid(process.pid)) or EMPTY,
@@ -118,22 +114,18 @@ def _running(tree: Tree, node: NodeGuests, process: GuestProcess, *, verbose: bo
     )
 
 
-def _known(session: Session) -> dict[int, wire.GuestView]:
+def _known(session: Session) -> "dict[int, wire.GuestView]":
     """What the service alone knows: since when guests were on their CPUs, and why they may use what
     they use. It need not run."""
+    from proxmox_cpu_affinity.cli.answers import read_list
+    from proxmox_cpu_affinity.cli.client import client_of
+    from proxmox_cpu_affinity.formats import wire
+
     try:
         guests = read_list(wire.GuestView, client_of(session, None).get("guests"))
     except AffinityError:
         return {}
     return {guest.vmid: guest for guest in guests}
-
-
-def _with(guest: Guest, known: wire.GuestView | None) -> Guest:
-    if known is None:
-        return guest
-    width, why = known.width, known.width_why
-    held, refused = known.held_since, known.refused
-    return replace(guest, held_since=held, width=width, width_why=why, refused=refused)
 
 
 def _children(tree: Tree, pid: Pid) -> tuple[Thread, ...]:
@@ -148,27 +140,30 @@ def _children(tree: Tree, pid: Pid) -> tuple[Thread, ...]:
 
 
 def as_document(guest: Guest, manage: Manage | None, *, verbose: bool) -> dict[str, object]:
-    """The guest as JSON; numbers of threads are texts. What is empty is left out."""
-    config, unread = guest.config, guest.unread
-    fields: dict[str, object] = {
-        "vmid": config.vmid,
-        "pid": guest.pid,
-        "hook_status": "Unknown" if unread else hook_status(config),
-        "cores": None if unread else config.cores,
-        "sockets": None if unread else config.sockets,
-        "numa": None if unread else config.numa,
-        "affinity": str(guest.affinity),
-    }
+    """The guest as JSON; numbers of threads are texts. What is empty is left out, and of a
+    configuration that cannot be read nothing is made up."""
+    config, known = guest.config, guest.known
+    fields: dict[str, object] = {"vmid": guest.vmid}
+    if guest.pid is not None:
+        fields["pid"] = guest.pid
+    fields["hook_status"] = "Unknown" if config is None else hook_status(config)
+    fields["cores"] = None if config is None else config.cores
+    fields["sockets"] = None if config is None else config.sockets
+    fields["numa"] = None if config is None else config.numa
+    if guest.affinity:
+        fields["affinity"] = str(guest.affinity)
     if verbose and guest.pid is not None:
         fields["threads"] = [{"tid": str(t.tid), **_seen(t)} for t in guest.threads]
         fields["children"] = [{"pid": str(t.tid), **_seen(t)} for t in guest.children]
-    fields["error"] = guest.error
-    fields["managed_by"], fields["reason_code"] = managed(config, None if unread else manage)
-    fields["held_since"] = guest.held_since
-    fields["width"], fields["width_why"] = guest.width, guest.width_why
-    fields["refused"] = guest.refused
-    may_lack = {"pid", "affinity", "error", "held_since", "width", "width_why", "refused"}
-    return {name: value for name, value in fields.items() if value or name not in may_lack}
+    if guest.error:
+        fields["error"] = guest.error
+    fields["managed_by"], fields["reason_code"] = managed(config, manage)
+    if known is not None:
+        more = ("held_since", "width", "width_why", "refused")
+        fields.update({name: text for name in more if (text := getattr(known, name))})
+        if released := _released(known):
+            fields["released"] = released
+    return fields
 
 
 def _seen(thread: Thread) -> dict[str, str]:
@@ -188,33 +183,40 @@ def hook_status(config: GuestConfig) -> str:
 
 
 def _row(guest: Guest, manage: Manage | None) -> ui.Row:
-    config, affinity = guest.config, guest.affinity or "-"
-    if guest.unread:
-        return (config.vmid, guest.pid, "-", "-", "-", "-", affinity, "-")
-    return (
-        config.vmid,
-        guest.pid or "-",
-        config.cores,
-        config.sockets,
-        int(config.numa),
-        hook_status(config),
-        affinity,
-        managed_cell(config, manage),
-    )
+    config = guest.config
+    shape: ui.Row = ("-", "-", "-", "-")
+    if config is not None:
+        shape = (config.cores, config.sockets, int(config.numa), hook_status(config))
+    managed_by = managed_cell(config, manage)
+    return (guest.vmid, guest.pid or "-", *shape, guest.affinity or "-", managed_by)
 
 
 def _show_threads(guests: list[Guest]) -> None:
     for guest in guests:
         if guest.threads:
-            since = HELD_SINCE.get(guest.held_since)
-            held = f", on its CPUs {since}" if since else ""
-            words = f"not placed: {guest.refused}" if guest.refused else guest.width_why
-            why = f" ({words})" if words else ""
-            ui.heading(f"Threads of VM {guest.config.vmid}{held}{why}:")
+            ui.heading(f"Threads of VM {guest.vmid}{_held(guest.known)}:")
             ui.table(("TID", "CPU", "Affinity", "Name"), map(_thread_row, guest.threads))
         if guest.children:
-            ui.heading(f"Child processes of VM {guest.config.vmid}:")
+            ui.heading(f"Child processes of VM {guest.vmid}:")
             ui.table(("PID", "CPU", "Affinity", "Name"), map(_thread_row, guest.children))
+
+
+def _held(known: "wire.GuestView | None") -> str:
+    """Since when it is on its CPUs and why it may use these, or why it is on none of ours."""
+    if known is None:
+        return ""
+    since = HELD_SINCE.get(known.held_since)
+    held = f", on its CPUs {since}" if since else ""
+    refused = f"not placed: {known.refused}" if known.refused else ""
+    why = refused or _released(known) or known.width_why
+    return f"{held} ({why})" if why else held
+
+
+def _released(known: "wire.GuestView") -> str:
+    """How a guest was let go by hand; empty for one that was not."""
+    from proxmox_cpu_affinity.formats.wire import RELEASED
+
+    return known.reason if known.reason_code == RELEASED else ""
 
 
 def _thread_row(thread: Thread) -> ui.Row:
@@ -225,6 +227,6 @@ def _remark(guests: list[Guest]) -> None:
     """What the table has no column for."""
     for guest in guests:
         if guest.error:
-            ui.talk(f"VM {guest.config.vmid}: {guest.error}")
+            ui.talk(f"VM {guest.vmid}: {guest.error}")
     if not guests:
         ui.talk("no guest is running")

@@ -17,7 +17,7 @@ from proxmox_cpu_affinity.cli.command import (
     require_pve,
     socket,
 )
-from proxmox_cpu_affinity.formats import jsonvalue, wire
+from proxmox_cpu_affinity.formats import jsonvalue, wire, wire_bodies
 from proxmox_cpu_affinity.model.errors import UsageError
 from proxmox_cpu_affinity.model.guest import Exclusion
 from proxmox_cpu_affinity.model.ids import Vmid
@@ -65,7 +65,7 @@ def reassign(
     elif vmid is None:
         rows = _all(client, undo=undo)
     else:
-        body = wire.ReassignBody(undo)
+        body = wire_bodies.ReassignBody(undo)
         answer = client.post("reassign_guest", body, vmid=vmid, timeout=LONG)
         rows = [read(wire.ReassignRow, answer)]
     if as_json:
@@ -116,7 +116,7 @@ def _guests(client: Client, vmid: Vmid | None) -> list[wire.GuestView]:
 
 def _all(client: Client, *, undo: bool) -> list[wire.ReassignRow]:
     """All running guests; those that the service has nothing to do with are named too."""
-    answer = client.post("reassign_all", wire.ReassignBody(undo), timeout=LONG)
+    answer = client.post("reassign_all", wire_bodies.ReassignBody(undo), timeout=LONG)
     done = {row.vmid: row for row in read_list(wire.ReassignRow, answer)}
     rest = [guest for guest in _guests(client, None) if guest.vmid not in done]
     left = [row for row in foreseen(rest, undo=undo) if row.status == "skipped"]

@@ -1,5 +1,6 @@
 """`sim`: makes, uses and removes a simulated Proxmox VE node; a thin front on the package `sim`."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import click
 from proxmox_cpu_affinity.cli import ui
 from proxmox_cpu_affinity.cli.command import Command, Group, as_json
 from proxmox_cpu_affinity.cli.remedies import called
-from proxmox_cpu_affinity.cli.words import counted, cpus_named
+from proxmox_cpu_affinity.cli.words import cpus_named
 from proxmox_cpu_affinity.model.errors import UsageError
+from proxmox_cpu_affinity.render.words import counted
 
 
 class _FreeCommand(Command):
@@ -80,13 +82,14 @@ def create(
         kind = made.tree.settings.guest
         ui.document({"root": str(made.root), "model": model, "guests": kind, "hookscript": volume})
         return
+    root = shlex.quote(str(made.root))
     ui.lines(
         f"{made.root}: a simulated Proxmox VE {model} node. Try:",
-        f"  {made.root}/usr/sbin/qm create 100 --cores 2",
-        f"  PCA_ROOT={made.root} PCA_PORT=0 {called('proxmox-cpu-affinity-service')} --stdout &",
-        f"  {called()} --root {made.root} hookscript enable 100",
-        f"  {made.root}/usr/sbin/qm start 100",
-        f"  {called()} --root {made.root} ps",
+        f"  {root}/usr/sbin/qm create 100 --cores 2",
+        f"  PCA_ROOT={root} PCA_PORT=0 {called('proxmox-cpu-affinity-service')} --stdout &",
+        f"  {called()} --root {root} hookscript enable 100",
+        f"  {root}/usr/sbin/qm start 100",
+        f"  {called()} --root {root} ps",
     )
 
 
@@ -117,7 +120,10 @@ def start(*, directory: Path, as_json: bool) -> None:
 @directory
 @as_json
 def stop(*, directory: Path, as_json: bool) -> None:
-    """Pull a node's power plug: all its processes end, our service too, without hooks."""
+    """Pull a node's power plug.
+
+    All its processes end, our service too, without hooks.
+    """
     from proxmox_cpu_affinity.cli.ending import end_service
     from proxmox_cpu_affinity.sim.node import Node
 
@@ -155,7 +161,10 @@ def _say(directory: Path, status: str, *, as_json: bool) -> None:
 @directory
 @click.argument("words", metavar="PROGRAM [WORDS]...", nargs=-1, type=click.UNPROCESSED)
 def run(*, directory: Path, words: Sequence[str]) -> int:
-    """Run one of a node's programs: qm, pvesm, ha-manager, pvesh, vzdump."""
+    """Run one of a node's programs.
+
+    They are qm, pvesm, ha-manager, pvesh and vzdump.
+    """
     from proxmox_cpu_affinity.sim.layout import PROGRAMS
     from proxmox_cpu_affinity.sim.node import Node
 

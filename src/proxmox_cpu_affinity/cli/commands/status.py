@@ -1,27 +1,27 @@
 """`status` and its sub-commands: what the service knows, asked over its socket."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from proxmox_cpu_affinity.cli import ui
+from proxmox_cpu_affinity.cli import ranking, ui
 from proxmox_cpu_affinity.cli.answers import read, read_list, strange
 from proxmox_cpu_affinity.cli.client import Client, client_of
 from proxmox_cpu_affinity.cli.command import (
     Group,
     Session,
     as_json,
+    not_written,
     require_root_folder,
     socket,
     warn_without_root,
 )
-from proxmox_cpu_affinity.cli.words import VERDICTS, counted, matrix_words
+from proxmox_cpu_affinity.cli.words import cpus_named, matrix_words
 from proxmox_cpu_affinity.formats import wire
 from proxmox_cpu_affinity.model.errors import UsageError
-
-RANKING = ("Source", "Neighbor", "Socket", "Core", "Latency (ns)")
+from proxmox_cpu_affinity.render.words import counted
 
 _MANAGED = {
     "hook": "guests with our hookscript",
@@ -34,6 +34,7 @@ _CONFINED = {"threads": "thread by thread", "scope": "by systemd scopes", "none"
 @click.group(
     cls=Group,
     invoke_without_command=True,
+    subcommand_metavar="[COMMAND [ARGS]...]",
     examples=("status", "status core-vm-affinity --json", "status svg -o latency.svg"),
 )
 @socket
@@ -80,7 +81,7 @@ def core_ranking(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -
     if _json(ctx, as_json=as_json):
         ui.document(answer)
     else:
-        ui.table(RANKING, ranking_rows(read_list(wire.Ranking, answer)))
+        ui.table(ranking.COLUMNS, ranking.rows(read_list(wire.Ranking, answer)))
 
 
 @status.command("core-ranking-summary", examples=("status core-ranking-summary",))
@@ -93,7 +94,7 @@ def core_ranking_summary(ctx: click.Context, /, *, socket: Path | None, as_json:
     if _json(ctx, as_json=as_json):
         ui.document(answer)
     else:
-        ui.pairs(summary_lines(read(wire.RankingSummary, answer)))
+        ui.pairs(ranking.figures(read(wire.RankingSummary, answer)))
 
 
 @status.command("core-vm-affinity", examples=("status core-vm-affinity",))
@@ -122,6 +123,8 @@ def core_vm_affinity(ctx: click.Context, /, *, socket: Path | None, as_json: boo
 @click.pass_context
 def svg(ctx: click.Context, /, *, affinity: bool, output: Path | None, socket: Path | None) -> None:
     """The latency matrix as a picture."""
+    if _json(ctx, as_json=False):
+        raise UsageError("a picture is no JSON", hint="the same as numbers: status core-ranking")
     query = {"affinity": "1"} if affinity else {}
     picture = _client(ctx, socket).text("heatmap", query=query)
     if output is None:
@@ -130,7 +133,7 @@ def svg(ctx: click.Context, /, *, affinity: bool, output: Path | None, socket: P
     try:
         output.write_text(picture, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"--output {output}: {error.strerror}") from None
+        raise not_written("--output", output, error) from None
     ui.talk(f"written to {output}")
 
 
@@ -139,10 +142,10 @@ def svg(ctx: click.Context, /, *, affinity: bool, output: Path | None, socket: P
 @as_json
 @click.pass_context
 def watch(ctx: click.Context, /, *, socket: Path | None, as_json: bool) -> None:
-    """What happens, as it happens, until it is interrupted.
+    """What happens, as it happens.
 
-    On a terminal the host with its guests and their load; else a line for each event, with --json
-    one JSON object a line.
+    Until it is interrupted: on a terminal the host with its guests and their load; else a line for
+    each event, with --json one JSON object a line.
     """
     from proxmox_cpu_affinity.cli.following import follow
     from proxmox_cpu_affinity.cli.live import show
@@ -167,7 +170,7 @@ def described(now: wire.Status) -> list[tuple[str, object]]:
         ("Version", f"{now.version}, up {duration(now.uptime_s)}"),
         ("Node", now.node or "(not a Proxmox VE node)"),
         ("Host", _host(now)),
-        ("Guests may use", f"CPUs {now.usable}" if now.usable else "no CPUs"),
+        ("Guests may use", cpus_named(now.usable) if now.usable else "no CPUs"),
         ("Manages", f"{_MANAGED.get(now.manage, now.manage)} (PCA_MANAGE={now.manage})"),
         ("Strategy", f"{now.strategy}, width {now.width}"),
         ("Confined", _confined(now)),
@@ -175,27 +178,6 @@ def described(now: wire.Status) -> list[tuple[str, object]]:
         ("Shared CPUs", now.overlap or "none"),
         ("Slowdown", _score_words(now.score)),
         ("Latencies", matrix_words(now.matrix)),
-    ]
-
-
-def ranking_rows(ranking: Sequence[wire.Ranking]) -> list[ui.Row]:
-    """Rows of the columns RANKING."""
-    return [
-        (entry.cpu, other.cpu, other.socket, other.core, f"{other.latency_ns:.2f}")
-        for entry in ranking
-        for other in entry.ranking
-    ]
-
-
-def summary_lines(figures: wire.RankingSummary) -> list[tuple[str, object]]:
-    return [
-        ("CPU Count", figures.cpu_count),
-        ("Socket Count", figures.socket_count),
-        ("Min (Best)", f"{figures.min_latency_ns:.2f} ns"),
-        ("Max (Worst)", f"{figures.max_latency_ns:.2f} ns"),
-        ("Median", f"{figures.median_latency_ns:.2f} ns"),
-        ("Mean", f"{figures.mean_latency_ns:.2f} ns"),
-        ("Verdict", VERDICTS.get(figures.verdict, figures.verdict)),
     ]
 
 

@@ -5,13 +5,11 @@ import os
 import click
 
 from proxmox_cpu_affinity.cli import ui
-from proxmox_cpu_affinity.cli.command import Command, Session, as_json
+from proxmox_cpu_affinity.cli.command import Command, Session, as_json, complete_file
+from proxmox_cpu_affinity.cli.configured import settings_here
 from proxmox_cpu_affinity.cli.topologymap import topology_map
 from proxmox_cpu_affinity.formats import jsonvalue
-from proxmox_cpu_affinity.formats.settings import settings
-from proxmox_cpu_affinity.linux.tree import Tree
-from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
-from proxmox_cpu_affinity.service.paths import SETTINGS
+from proxmox_cpu_affinity.model.cpuset import EMPTY
 
 
 @click.command(
@@ -22,6 +20,7 @@ from proxmox_cpu_affinity.service.paths import SETTINGS
 @click.option(
     "--host",
     metavar="FILE|generated:SPEC",
+    shell_complete=complete_file,
     help="A host's snapshot, or one of PACKAGESxL3xCORESxTHREADS; default: this host.",
 )
 @as_json
@@ -41,13 +40,7 @@ def topology(session: Session, /, *, host: str | None, as_json: bool) -> None:
 
         ui.document(jsonvalue.plain(views.topology(where)))
         return
-    reserved = _reserved(session.tree) if host is None else EMPTY
+    reserved = settings_here(session.tree).reserved if host is None else EMPTY
     ui.lines(*topology_map(where, reserved=reserved, width=ui.width()))
     for note in where.notes:
         ui.result(f"note: {note}")
-
-
-def _reserved(tree: Tree) -> CpuSet:
-    """PCA_RESERVED_CPUS of this host's service. SettingError."""
-    found, _ = settings(tree.text(SETTINGS) or "", os.environ, file=f"/{SETTINGS}")
-    return found.reserved

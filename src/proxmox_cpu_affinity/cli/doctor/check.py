@@ -11,9 +11,11 @@ from functools import cached_property
 
 from proxmox_cpu_affinity.cli.answers import read, read_list
 from proxmox_cpu_affinity.cli.client import Client
+from proxmox_cpu_affinity.cli.configured import settings_of
 from proxmox_cpu_affinity.cli.words import listed
 from proxmox_cpu_affinity.formats import pveconf, wire
 from proxmox_cpu_affinity.formats.pveconf import GuestFile
+from proxmox_cpu_affinity.formats.settings import Settings
 from proxmox_cpu_affinity.formats.sysfs import topology
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
 from proxmox_cpu_affinity.model.errors import (
@@ -85,6 +87,11 @@ class Patient:
         """All of a guest's file; empty where it is gone by now."""
         path = f"etc/pve/nodes/{self.node}/qemu-server/{vmid}.conf"
         return pveconf.parse(self.tree.text(path, limit=CONFIG_LIMIT) or "")
+
+    @cached_property
+    def settings(self) -> tuple[Settings, tuple[str, ...]]:
+        """As the service would read its file at its next start, and the warnings."""
+        return settings_of(self.tree, {})
 
     @cached_property
     def topology(self) -> Topology:

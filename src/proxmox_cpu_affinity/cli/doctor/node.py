@@ -11,13 +11,12 @@ from proxmox_cpu_affinity.cli.doctor.check import (
     ok,
     warning,
 )
-from proxmox_cpu_affinity.cli.words import counted, cpus_named, listed
+from proxmox_cpu_affinity.cli.words import cpus_named, listed
 from proxmox_cpu_affinity.formats.pvesections import snippet_path
-from proxmox_cpu_affinity.formats.settings import settings
 from proxmox_cpu_affinity.model.errors import AffinityError, NotPveHostError
 from proxmox_cpu_affinity.model.ids import Vmid, vmid_of
 from proxmox_cpu_affinity.pve.storage import Findings, check_hook, file_fault, storages
-from proxmox_cpu_affinity.service.paths import SETTINGS
+from proxmox_cpu_affinity.render.words import counted
 
 # A newer qemu-server may pin vCPUs by itself: `pinning: numa` or `one-to-one` was proposed in 2026
 # (pve-devel, "fix #7282: allow (NUMA aware) vCPU pinning"). Its final name is not known here.
@@ -100,7 +99,7 @@ def check_containers(patient: Patient) -> Result:
     if not free:
         return ok("none that pvestatd moves over guests' CPUs")
     text = f"{listed('CT', free)}: pvestatd spreads them over all CPUs, those of guests too"
-    reserved = settings(patient.tree.text(SETTINGS) or "", {}, file=f"/{SETTINGS}")[0].reserved
+    reserved = patient.settings[0].reserved
     cpus = str(reserved) or "LIST"
     more = "" if reserved else ", and PCA_RESERVED_CPUS=LIST"
     advice = f"to keep them apart: lxc.cgroup2.cpuset.cpus: {cpus} in their configuration{more}"
@@ -124,7 +123,7 @@ def check_isolated(patient: Patient) -> Result:
     if not isolated:
         return ok("no CPU is isolated by the kernel")
     verb = "is" if len(isolated) == 1 else "are"
-    text = f"{cpus_named(isolated)} {verb} isolated by the kernel: no guest is given any of that"
+    text = f"{cpus_named(isolated)} {verb} isolated by the kernel: for cpu-dedicated guests only"
     return warning(text, "if that is not meant: take isolcpus off the kernel's command line")
 
 

@@ -15,34 +15,25 @@ from proxmox_cpu_affinity.cli.doctor.check import (
     ok,
     warning,
 )
-from proxmox_cpu_affinity.cli.words import counted, cpus_named, listed, matrix_words
-from proxmox_cpu_affinity.formats.settings import Settings, settings
+from proxmox_cpu_affinity.cli.words import cpus_named, listed, matrix_words
 from proxmox_cpu_affinity.formats.wire import RELEASED
 from proxmox_cpu_affinity.model.errors import (
     ForbiddenError,
-    RefusedError,
     ServiceDownError,
     SettingError,
 )
 from proxmox_cpu_affinity.render.trust import to_do
+from proxmox_cpu_affinity.render.words import counted
 from proxmox_cpu_affinity.service.paths import SETTINGS, Paths
 
 _TCP_PATIENCE = 5.0  # seconds
 _NAMED = 4  # guests whose reasons are told
 
 
-def _read_settings(patient: Patient) -> tuple[Settings, tuple[str, ...]]:
-    file = patient.tree.shown(SETTINGS)
-    text = patient.tree.text(SETTINGS)
-    if text is None and os.path.lexists(patient.tree.at(SETTINGS)):
-        raise RefusedError(f"{file} cannot be read", hint="run this as root")
-    return settings(text or "", {}, file=file)
-
-
 def check_settings(patient: Patient) -> Result:
     """The settings' file, as the service would read it at its next start."""
     try:
-        _, warnings = _read_settings(patient)
+        _, warnings = patient.settings
     except SettingError as error:
         advice = error.hint or "correct it: the service does not start with it"
         return failed(error.text, advice)
@@ -78,7 +69,7 @@ def check_sockets(patient: Patient) -> Result:
         return failed(
             f"{' and '.join(wide)} can be opened by others than root", patient.remedies.restart
         )
-    host, port = _read_settings(patient)[0].host, patient.tree.text(f"{paths_name(paths)}/port")
+    host, port = patient.settings[0].host, patient.tree.text(f"{paths_name(paths)}/port")
     if port is None:
         text = "the Unix socket is served, no TCP port: it may be taken"
         return warning(
@@ -107,8 +98,9 @@ def _mode(path: Path) -> int:
 
 
 def _answers(host: str, port: str) -> bool:
-    """Whether the service is at the port. Any address is asked on loopback."""
-    there = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+    """Whether the service is at the port. One that listens on all addresses is asked on loopback,
+    of the same version of IP: asyncio's listeners on :: take no IPv4."""
+    there = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     connection = HTTPConnection(there, int(port) if port.isdigit() else 0, timeout=_TCP_PATIENCE)
     try:
         connection.request("GET", "/api/v1/ping", headers={"Host": "localhost"})
@@ -123,7 +115,7 @@ def check_matrix(patient: Patient) -> Result:
     """Whether guests are placed by measured latencies."""
     matrix = patient.status.matrix
     if matrix.measuring:
-        return ok(f"being measured: {matrix.pairs_done} of {matrix.pairs_all} pairs")
+        return ok(f"being measured: {matrix.pairs_done} of {counted(matrix.pairs_all, 'pair')}")
     again = f"it is measured again by itself; at once: {patient.remedies.restart}"
     advice = to_do(matrix.verdict, matrix.conditions, again=again)
     if matrix.verdict == "trusted":
@@ -178,7 +170,8 @@ def check_overcommit(patient: Patient) -> Result:
     held = [guest for guest in patient.guests if guest.cpus]
     vcpus = sum(guest.vcpus for guest in held)
     usable = patient.status.usable
-    count = f"{counted(vcpus, 'vCPU')} of placed guests, CPUs for guests: {usable or 'none'}"
+    room = cpus_named(usable) if usable else "no CPU"
+    count = f"{counted(vcpus, 'vCPU')} of placed guests, {room} for guests"
     if patient.status.overlap:
         text = f"{count}; several guests share {cpus_named(patient.status.overlap)}"
         return warning(text, "no fault: they share evenly. Fewer vCPUs, or fewer guests, end it")
