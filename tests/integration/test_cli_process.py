@@ -56,18 +56,22 @@ def test_an_interrupt_ends_it_quietly_with_130() -> None:
     assert "Traceback" not in err
 
 
+def run_into(stdout: int, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*PROGRAM, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
 @pytest.mark.parametrize("words", [LARGE, ("--help",), ("--version",), ("completion", "bash")])
 def test_output_that_finds_no_room_is_one_line_of_error(words: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [*PROGRAM, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        done = run_into(full.fileno(), *words)
     assert (done.returncode, done.stderr) == (1, "Error: No space left on device\n")
 
 
@@ -84,15 +88,7 @@ def test_a_pipe_that_nobody_reads_is_no_error_to_talk_of(words: tuple[str, ...])
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run(
-            [*PROGRAM, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        done = run_into(writer, *words)
     finally:
         os.close(writer)
     assert done.returncode == 141
