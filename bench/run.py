@@ -32,6 +32,8 @@ def main(words: Sequence[str]) -> int:
         "idle": partial(rows_service.idle, given.idle),
     }
     wanted = given.only.split(",") if given.only else list(makers)
+    if unknown := set(wanted) - makers.keys():
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(makers)}")
     print(f"{machine()}\n{peers()}\n\n{head()}", flush=True)
     rows: list[Row] = []
     for name in wanted:
