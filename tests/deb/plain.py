@@ -23,6 +23,7 @@ base=$1
 mount -t overlay overlay -o "lowerdir=$2,upperdir=$base/up,workdir=$base/work" "$base/mnt"
 mount --rbind /dev "$base/mnt/dev"
 mount -t proc proc "$base/mnt/proc"
+mount -t sysfs -o ro sysfs "$base/mnt/sys"  # a simulated node has the CPUs of its host
 for file in resolv.conf hosts; do
     [ ! -e "/etc/$file" ] || cp "/etc/$file" "$base/mnt/etc/$file"
 done
