@@ -53,16 +53,22 @@ def check_an_upgrade_replaces_the_hook_in_one_step(debian: Plain) -> None:
 
 
 def check_a_removal_leaves_a_stub_while_a_guest_names_it(debian: Plain) -> None:
-    """Through removal, purge and what is installed after each, the hook is there."""
+    """Through removal, purge and what is installed after each, the hook is there; who names it is
+    said, of a snapshot which one."""
     guests = debian.files / "etc/pve/nodes/pve1/qemu-server"
     guests.mkdir(parents=True)
     for vmid, storage in ((100, "local"), (101, "other")):
         config = guests / f"{vmid}.conf"
-        config.write_text(f"cores: 1\n\n[before]\nhookscript: {storage}:snippets/{NAME}-hook\n")
+        line = f"hookscript: {storage}:snippets/{NAME}-hook\n"
+        main = line if vmid == 101 else "cores: 1\n"
+        config.write_text(f"{main}\n[first]\ncores: 1\n\n[before]\n{line}")
     for words in ("--remove", "--purge"):
         assert away(debian, f"{DPKG} {words} {NAME}") == NEVER
         said = debian.must("cat /root/said; dpkg-divert --list")
-        assert "100 (pve1), 101 (pve1)" in said, said
+        named = "100 (pve1, snapshot before), 101 (pve1), 101 (pve1, snapshot before):\n"
+        assert named in said, said
+        assert "qm delsnapshot VMID NAME" in said, said
+        assert "delete these files" in said, said
         assert f"{NAME}-hook.diverted" not in said, said
         for file in (HOOK, LINKED):
             assert "was removed" in debian.must(f"cat {file}"), "it is the package's own still"
