@@ -162,6 +162,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PCA_LOG_FILE", "log_file", _absolute, "an absolute path"),
 )
 
+AT_START = ("host", "port", "insecure_allow_remote", "socket_file", "log_file")
+"""Fields that a running service keeps as they are: they take effect when it starts."""
+
 # Not read as settings: how programs and tests are told where things are.
 PLACES = ("PCA_ROOT", "PCA_PINGPONG")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxmox_cpu_affinity import __version__
-from proxmox_cpu_affinity.formats.settings import Settings, settings
+from proxmox_cpu_affinity.formats.settings import AT_START, Settings, settings
 from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.notify import notify, stay_alive
 from proxmox_cpu_affinity.model.errors import AffinityError, SettingError
@@ -223,8 +223,7 @@ async def _reload(given: argparse.Namespace, paths: Paths, service: "Service") -
     for warning in warnings:
         log.warning("%s", warning)
     old = service.settings
-    fixed = ("host", "port", "insecure_allow_remote", "socket_file", "log_file")
-    for name in fixed:
+    for name in AT_START:
         if getattr(old, name) != getattr(fresh, name):
             log.warning("PCA_%s takes effect at the next start of the service", name.upper())
     await service.use(fresh, warnings)
