@@ -10,7 +10,8 @@ import pytest
 
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.cli.main import COMMANDS, NAME
-from proxmox_cpu_affinity.formats.settings import SETTINGS
+from proxmox_cpu_affinity.formats.settings import AT_START, SETTINGS
+from proxmox_cpu_affinity.model.guest import TAG_OFF, TAG_ON, Policy
 from tests.deb.in_guest import exposure
 
 CHECKOUT = Path(__file__).parents[2]
@@ -50,6 +51,49 @@ def test_page_of_the_settings_has_each_once(share: Path) -> None:
     page = (share / f"man/man5/{NAME}.5").read_text()
     named = re.findall(r"^\.BR (PCA_\w+) ", page, re.M)
     assert sorted(named) == sorted(setting.name for setting in SETTINGS)
+
+
+def test_explanation_of_each_setting_stands_for_itself(share: Path) -> None:
+    """Texts of PCA_WIDEN_... went on from where the one before was cut: "the same: off, when"."""
+    page = (share / f"man/man5/{NAME}.5").read_text()
+    found = re.findall(r'^\.BR (PCA_\w+) "[^\n]*\n(.*)\. Must be ', page, re.M)
+    texts = dict(found)
+    assert len(texts) == len(SETTINGS)
+    for name, text in texts.items():
+        assert re.match("[A-Z]", text), (name, text)
+        assert "..." not in text, (name, text)
+        assert text.count("(") == text.count(")"), (name, text)
+    for name in ("PCA_WIDEN_ABOVE", "PCA_WIDEN_BELOW", "PCA_WIDEN_STAY"):
+        assert texts[name].startswith("With PCA_WIDEN=pressure, "), texts[name]
+        assert ": " not in texts[name]
+
+
+def test_settings_file_names_what_needs_a_restart() -> None:
+    text = (CHECKOUT / f"scripts/{NAME}.default").read_text()
+    sentence = re.search(r"^# \(([^:]*): systemctl restart", text, re.M)
+    assert sentence is not None
+    named = [setting.name for setting in SETTINGS if setting.target in AT_START]
+    assert len(named) == len(AT_START)
+    assert sentence[1].split(", ") == named
+
+
+def test_page_of_the_program_names_every_tag(share: Path) -> None:
+    page = (share / f"man/man8/{NAME}.8").read_text().replace("\\-", "-")
+    section = page.partition("\n.SH TAGS\n")[2].partition("\n.SH ")[0]
+    tags = {TAG_ON, TAG_OFF, *(f"cpu-{policy}" for policy in Policy)}
+    assert set(re.findall(r"^\.B (.*)", section, re.M)) == tags
+
+
+def test_shipped_texts_name_shipped_ones() -> None:
+    """Of what lies in docs; the page's pictures are for who reads the sources."""
+    listed = [CHECKOUT / "debian/docs", CHECKOUT / f"debian/{NAME}.examples"]
+    shipped = {line for file in listed for line in file.read_text().split()}
+    assert all((CHECKOUT / name).is_file() for name in shipped)
+    for name in shipped:
+        text = (CHECKOUT / name).read_text() if name.endswith(".md") else ""
+        named = re.findall(r"\bdocs/[\w.-]*\w|\b[A-Z]+\.md|scripts/capture-host", text)
+        loose = {each for each in named if each not in {"docs/page", "README.md"}} - shipped
+        assert not loose, (name, loose)
 
 
 @pytest.mark.skipif(shutil.which("man") is None, reason="needs man")
