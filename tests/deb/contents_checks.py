@@ -5,6 +5,7 @@ import re
 from hashlib import sha256
 from pathlib import Path
 
+from proxmox_cpu_affinity.linux.archive import CAPTURE
 from tests.deb.in_guest import exposure
 from tests.deb.plain import CHECKOUT, Plain
 from tests.deb.plain_checks import NAME, SETTINGS
@@ -54,6 +55,18 @@ def check_every_needed_package_is_imported(debian: Plain) -> None:
         if "__main__" not in path
     )
     debian.must(f"python3 -I -c 'import {', '.join(sorted(modules))}'")
+
+
+def check_texts_name_what_lies_beside_them(debian: Plain) -> None:
+    """And the example that a hint names runs with the modules of the package."""
+    folder = f"/usr/share/doc/{NAME}"
+    texts = debian.must(f"cat {folder}/*.md")
+    there = debian.must(f"cd {folder} && find . -type f -printf '%P\n'").split()
+    assert "docs/" not in texts
+    named = set(re.findall(r"(?<![\w/])(?:examples/[\w.-]*\w|[A-Za-z-]+\.md|example\.svg)", texts))
+    assert {"api.md", "measuring.md", "example.svg", "examples/capture-host"} <= named
+    assert named <= set(there), named.difference(there)
+    debian.must(f"{CAPTURE} 'a host' >/tmp/host.json && {NAME} topology --host /tmp/host.json")
 
 
 def page_files() -> list[Path]:

@@ -1,6 +1,7 @@
 """Reads below a root, on real trees; this kernel's own /sys; what was captured captures again."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -134,6 +135,23 @@ def test_a_fifo_does_not_hold_the_reader(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_do_not_fail(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"a\xff\0b")
     assert Tree(tmp_path).text("f") == "a\ufffd\0b"
+
+
+def test_capture_host_runs_away_from_its_sources(tmp_path: Path) -> None:
+    """As the package's example: with the modules that are installed."""
+    grown(tmp_path / "host", generate(parse_spec("1x1x2x1")))
+    script = tmp_path / "examples/capture-host"
+    script.parent.mkdir()
+    shutil.copy(CHECKOUT / "scripts/capture-host", script)
+    run = subprocess.run(
+        [sys.executable, str(script), "one group", str(tmp_path / "host")],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert len(sysfs.topology(snapshot.parse(run.stdout).files).cache_groups) == 1
 
 
 def test_capture_host_prints_a_snapshot(tmp_path: Path) -> None:

@@ -42,9 +42,10 @@ _DAMAGED = (
     *(tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError),
     RecursionError,  # headers of headers of headers
 )
+CAPTURE = "/usr/share/doc/proxmox-cpu-affinity/examples/capture-host"
 HINT = (
     "keep the folders' names, from sys/ down to cpu/ and node/; "
-    "scripts/capture-host --help says how to capture one"
+    f"{CAPTURE} --help says how to capture one (scripts/capture-host in the sources)"
 )
 
 
