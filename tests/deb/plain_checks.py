@@ -131,6 +131,20 @@ def check_edited_settings_outlive_the_go_package(debian: Plain) -> None:
     nothing_is_left(debian)
 
 
+def check_settings_that_cannot_be_used_are_named(debian: Plain) -> None:
+    """The Go project took any value for its default; ours says at once why it does not begin, and
+    lets guests go all the same when it is removed."""
+    go_package(debian, edited=True)
+    debian.must(f"echo PCA_ROUNDS=-5 >>/etc/default/{NAME}")
+    said = debian.must("dpkg --install /root/ours.deb")
+    assert "PCA_ROUNDS" in said, said
+    assert "mend that, then: systemctl restart" in said, said
+    said = debian.must(f"dpkg --remove {NAME}")
+    assert "not all guests were let go" not in said, said
+    assert "guests are let go all the same" in said, said
+    debian.must(f"dpkg --purge {NAME}")
+
+
 def check_unedited_settings_are_replaced(debian: Plain) -> None:
     go_package(debian, edited=False)
     debian.must("dpkg --install /root/ours.deb")

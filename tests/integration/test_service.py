@@ -198,19 +198,25 @@ def test_a_guest_that_was_let_go_gives_no_cpu_back_when_it_stops(sim_node: Node)
         assert "is free again" in sim_node.do("stop", 100)
 
 
-def release(node: Node) -> None:
-    """What a removal of the package runs."""
-    done = subprocess.run(
+def told(node: Node, flag: str) -> "subprocess.CompletedProcess[str]":
+    """What a run of the service that ends by itself comes to."""
+    return subprocess.run(
         [
             *(sys.executable, "-m", "proxmox_cpu_affinity.service.main"),
-            *("--root", str(node.root), "--stdout", "--release"),
+            *("--root", str(node.root), "--stdout", flag),
         ],
         capture_output=True,
         text=True,
         timeout=20,
         check=False,
     )
+
+
+def release(node: Node) -> str:
+    """What a removal of the package runs; what it said."""
+    done = told(node, "--release")
     assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 @needs_two_cpus
@@ -239,6 +245,37 @@ def test_service_after_a_release_holds_the_guests_but_those_undone_by_hand(sim_n
         service.confirms(100)
         single_cpu(sim_node, 100)
         assert set(CPUS) == set.union(*masks(sim_node, 101).values())
+
+
+@needs_two_cpus
+def test_a_release_after_a_release_holds_nobody_for_a_moment(sim_node: Node) -> None:
+    """It placed those that were let go before, and let them go again."""
+    with Running(sim_node) as service:
+        add_guest(sim_node, 100)
+        sim_node.do("start", 100)
+        single_cpu(sim_node, 100)
+        service.end()
+        assert "read back" in release(sim_node)
+        assert "read back" not in release(sim_node)
+        assert set(CPUS) == set.union(*masks(sim_node, 100).values())
+
+
+@needs_two_cpus
+def test_settings_that_cannot_be_used_keep_no_guest_from_being_let_go(sim_node: Node) -> None:
+    """A removal left guests on their CPUs, and nobody to let them go."""
+    with Running(sim_node) as service:
+        add_guest(sim_node, 100)
+        sim_node.do("start", 100)
+        single_cpu(sim_node, 100)
+        service.end()
+        assert told(sim_node, "--check-settings").returncode == 0
+        with sim_node.path("/etc/default/proxmox-cpu-affinity").open("a") as settings:
+            settings.write("PCA_ROUNDS=-5\n")
+        checked = told(sim_node, "--check-settings")
+        assert (checked.returncode, checked.stdout) == (78, "")
+        assert "PCA_ROUNDS" in checked.stderr
+        assert "guests are let go all the same" in release(sim_node)
+        assert set(CPUS) == set.union(*masks(sim_node, 100).values())
 
 
 @needs_two_cpus

@@ -137,10 +137,16 @@ class Service:
         Who comes after us, a package that is installed again, may hold them anew: unlike those
         that were undone by hand they are not left alone until their next start.
         """
+        by_hand = self.state.released
+        if not self.state.adopt:  # who is not recorded holds nothing of ours: the scan passes it by
+            found = await asyncio.to_thread(self.files.all)
+            for vmid in found.processes.keys() - self.state.tracked.keys() - by_hand:
+                self.state = self.state.with_released(found.processes[vmid])
+        await self.scan()
         running = sorted(vmid for vmid, t in self.state.tracked.items() if t.running)
         for vmid in running:
             await self.feed(ReassignAsked(time.monotonic(), vmid, undo=True))
-        for vmid in self.state.released.intersection(running) - self.state.leaving.keys():
+        for vmid in self.state.released - by_hand - self.state.leaving.keys():
             self.state = self.state.without_released(vmid)
         return await asyncio.to_thread(self._still_held)
 

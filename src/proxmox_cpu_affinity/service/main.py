@@ -69,6 +69,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     flag("log-level", "debug, info, notice, warn or error (PCA_LOG_LEVEL)", "LEVEL")
     flag("stdout", "log to the screen only")
     flag("disable-cpu-hotplug-watchdog", "do not follow CPUs that come and go")
+    flag("check-settings", "say whether the settings can be used, then end")
     flag("release", "let all guests go, then end")
     flag("clean-dropins", "delete the drop-ins of starts under way, then end (for ExecStopPost)")
     parser.add_argument("--root", metavar="DIR", help="the root that everything hangs below")
@@ -106,6 +107,16 @@ def read_settings(given: argparse.Namespace, paths: Paths) -> tuple[Settings, tu
             hint="set PCA_INSECURE_ALLOW_REMOTE=true if the whole network may read",
         )
     return found, warnings
+
+
+def _settings_for(given: argparse.Namespace, paths: Paths) -> tuple[Settings, tuple[str, ...]]:
+    """SettingError, but not to let guests go: that needs none, and a removal has no second try."""
+    try:
+        return read_settings(given, paths)
+    except SettingError as error:
+        if not given.release:
+            raise
+        return Settings(), (f"{error.text}: guests are let go all the same",)
 
 
 def _loopback(host: str) -> bool:
@@ -238,7 +249,6 @@ async def release(paths: Paths, current: Settings) -> None:
     service = Service(world_below(paths), current)
     service.prepare()
     await service.scoping.begin_release()
-    await service.scan()
     kept = await service.release_all()
     await service.stop()
     if kept:
@@ -251,7 +261,9 @@ def run(argv: Sequence[str]) -> int:
     if given.clean_dropins:
         DropIns(paths.root).clean()
         return 0
-    current, warnings = read_settings(given, paths)
+    current, warnings = _settings_for(given, paths)
+    if given.check_settings:
+        return 0
     for folder, mode in ((paths.run, 0o755), (paths.lib, 0o700)):
         folder.mkdir(mode=mode, parents=True, exist_ok=True)
     log_file = None if given.stdout else paths.at(current.log_file)
