@@ -157,6 +157,7 @@ def check_remove_while_the_cluster_cannot_be_read() -> None:
     finally:
         away.rename(node.PVE / "nodes")
     assert "cannot be read" in said, said
+    assert "systemctl start pve-cluster" in said, said
     assert node.run(str(package.HOOK), "100", "pre-start") == ""
 
 
