@@ -80,7 +80,7 @@ faults: develop ## histories and system calls with faults; HISTORIES= REAL= STEP
 load: develop ## 200 guests at once, 100,000 events, 512 CPUs; SHORT=1, EVENTS=5000
 	@$(BIN)/python -m tests.load.run $(if $(SHORT),--short) $(if $(EVENTS),--events $(EVENTS))
 
-fuzz: develop ## every reader of others' texts under atheris; SECONDS=600 in all, KEEP=1 into the corpus
+fuzz: develop ## every reader of others' texts under atheris; SECONDS=600, no less than 2 a target; KEEP=1 into the corpus
 	@$(BIN)/python -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(KEEP),--keep)
 
 api-test: develop $(ATTACK)/.ready ## the API attacked over real sockets and by schemathesis; SHORT=1

@@ -114,7 +114,7 @@ def main() -> int:
     base = statistics.median(times[NOTHING])
     print(f"{'':34}{'median':>8}{'10 %':>8}{'90 %':>8}{'x Python':>10}")
     for title, values in times.items():
-        tenths = statistics.quantiles(values, n=10)
+        tenths = statistics.quantiles(values, n=10, method="inclusive")
         median = statistics.median(values)
         print(f"{title:34}{median:8.2f}{tenths[0]:8.2f}{tenths[-1]:8.2f}{median / base:10.2f}")
     return 0

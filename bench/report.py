@@ -61,7 +61,7 @@ def tenths(values: Sequence[float]) -> tuple[float, float]:
     """The 10th and the 90th percentile; of few values the lowest and the highest."""
     if len(values) < 10:
         return min(values), max(values)
-    cuts = statistics.quantiles(values, n=10)
+    cuts = statistics.quantiles(values, n=10, method="inclusive")
     return cuts[0], cuts[-1]
 
 

@@ -54,6 +54,12 @@ exit $status
 """
 
 
+def clock_files(pid: int) -> tuple[Path, ...]:
+    """What libfaketime keeps for a process and its children (its ftpl_init)."""
+    shared = Path("/dev/shm")
+    return shared / f"faketime_shm_{pid}", shared / f"sem.faketime_sem_{pid}"
+
+
 class Tormented(Running):
     """The service with its waits shortened, on a disk or with a clock that may be wrong."""
 
@@ -92,6 +98,12 @@ class Tormented(Running):
                 stderr=out,
                 start_new_session=True,
             )
+
+    def kill(self) -> None:
+        """SIGKILL, and away with what libfaketime then leaves: it ends in a destructor only."""
+        super().kill()
+        for name in clock_files(self.process.pid):
+            name.unlink(missing_ok=True)
 
     @property
     def alive(self) -> bool:

@@ -8,7 +8,15 @@ import pytest
 
 from tests.faults import promises
 from tests.faults.history import Happening, Kind
-from tests.faults.playground import CPUS, Playground, Tormented, playground, rows
+from tests.faults.playground import (
+    CPUS,
+    FAKETIME,
+    Playground,
+    Tormented,
+    clock_files,
+    playground,
+    rows,
+)
 from tests.faults.promises import ALL, Known, begins, never, settled
 from tests.faults.real import wrong_in
 
@@ -141,6 +149,16 @@ def test_service_that_ended_or_met_with_what_it_did_not_foresee_is_found(
     assert any("did not foresee" in one for one in never(ground, service, Known()))
     service.kill()
     assert settled(ground, service, Known()) == ["the service ended with -9"]
+
+
+@pytest.mark.skipif(not FAKETIME, reason="libfaketime is not installed")
+def test_killed_service_leaves_nothing_of_its_clock_in_shared_memory(ground: Playground) -> None:
+    """libfaketime takes away what it keeps there when a process ends by itself, and only then."""
+    with ground.service(clock=True) as service:
+        kept = clock_files(service.process.pid)
+        assert [file.exists() for file in kept] == [True, True]
+        service.kill()
+    assert [file.exists() for file in kept] == [False, False]
 
 
 def test_history_with_faults_goes_well(ground: Playground) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.latency.program import find_program
-from proxmox_cpu_affinity.model.errors import MeasureError
+from proxmox_cpu_affinity.model.errors import MeasureError, UsageError
 
 QUICK = ("--rounds", "2", "--iterations", "50")
 
@@ -27,6 +27,19 @@ def _needs_the_program_and_two_cpus() -> None:
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     status = main(["cpuinfo", *QUICK, *words])
     return status, *capsys.readouterr()
+
+
+def test_root_without_a_host_is_refused_as_topology_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It measured no pair and printed a table of 0.00 ns."""
+    told = []
+    for words in (["cpuinfo", *QUICK], ["topology"]):
+        assert main(["--root", str(tmp_path), *words]) == UsageError.exit_status
+        out, err = capsys.readouterr()
+        assert out == ""
+        told.append(err.splitlines()[0])
+    assert told == 2 * [f"Error: {tmp_path} holds no host: its sys names no CPU that is online"]
 
 
 def test_json_is_the_inherited_ranking(capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,5 +177,5 @@ def _outcome(
 
 def spread(values: Sequence[float]) -> str:
     """Median, 90 and 99 per cent and the most, of seconds."""
-    cuts = quantiles(values, n=100)
+    cuts = quantiles(values, n=100, method="inclusive")
     return f"{cuts[49]:.2f} s ({cuts[89]:.2f}, {cuts[98]:.2f}, most {max(values):.2f})"

@@ -139,6 +139,16 @@ def test_wrong_words_bring_one_line_of_error_and_one_of_help(
     assert hint == f"Hint: see: {where} --help"
 
 
+def test_a_missing_choice_is_told_on_one_line_without_escapes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """click has each choice on a line of its own: `completion` said \\n\\t between them."""
+    assert main(["completion"]) == 2
+    error, _ = capsys.readouterr().err.splitlines()
+    assert "\\" not in error
+    assert error.endswith("Choose from: bash, zsh, fish")
+
+
 @pytest.mark.parametrize("words", [(), ("status",), ("hookscript",), ("sim",)])
 def test_no_line_of_a_list_of_commands_is_cut_off(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]

@@ -114,4 +114,29 @@ def test_a_database_out_of_reach_is_one_line_and_no_clean_audit(tmp_path: Path) 
     )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert done.stderr.endswith(": the advisory database cannot be asked: E: off\n")
+    told = f"the advisory database cannot be asked (E: off), of {len(LOCKED)} files\n"
+    assert done.stderr == told
+
+
+def test_an_index_that_is_no_advisory_database_is_told_after_all_files_were_asked_for(
+    tmp_path: Path,
+) -> None:
+    """A mirror of packages answers 404 for the first package: that said nothing of the others."""
+    unknown = "ERROR:pip_audit._cli:anyio: Dependency not found on PyPI and could not be audited"
+    tip = "ERROR:pip_audit._cli:Tip: your network may be blocking this service."
+    connect = "ERROR:pip_audit._cli:Could not connect to PyPI's vulnerability feed"
+    words = {
+        "attack.txt": f'echo "{unknown}"; exit 1',
+        "develop.txt": "echo Found 1 known vulnerability; echo x 1.0 PYSEC-1; exit 1",
+        "run-3.11.txt": f'echo "{connect}"; echo "{tip}"; exit 1',
+        "run-3.13.txt": "echo No known vulnerabilities found",
+    }
+    cases = "".join(f"*{name}) {lines};;\n" for name, lines in words.items())
+    done = audited(tmp_path, f'case "$*" in\n{cases}esac')
+    assert done.returncode == 1
+    assert done.stdout == "constraints/locked/run-3.13.txt: No known vulnerabilities found\n"
+    assert done.stderr.splitlines() == [
+        "constraints/locked/develop.txt: Found 1 known vulnerability",
+        "constraints/locked/develop.txt: x 1.0 PYSEC-1",
+        f"the advisory database cannot be asked ({connect}), of 2 files",
+    ]

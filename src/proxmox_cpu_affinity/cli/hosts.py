@@ -41,13 +41,17 @@ class Described:
 
 def this_host(tree: Tree) -> Described:
     """The host below the root. UsageError where there is none."""
+    topology = topology_here(tree, hint=f"describe one: --host {GENERATED}2x2x4x2")
+    return Described(topology, _kept(tree, topology) or predicted(topology), own_cpus())
+
+
+def topology_here(tree: Tree, *, hint: str) -> Topology:
+    """The CPUs of the host below the root. UsageError where there is none."""
     topology = parse_topology(capture_sysfs(tree))
     if not topology.online:
-        raise UsageError(
-            f"{tree.root} holds no host: its sys names no CPU that is online",
-            hint=f"describe one: --host {GENERATED}2x2x4x2",
-        )
-    return Described(topology, _kept(tree, topology) or predicted(topology), own_cpus())
+        text = f"{tree.root} holds no host: its sys names no CPU that is online"
+        raise UsageError(text, hint=hint)
+    return topology
 
 
 def _kept(tree: Tree, topology: Topology) -> LatencyMatrix | None:

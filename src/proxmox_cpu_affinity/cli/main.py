@@ -131,10 +131,11 @@ def _status(arguments: list[str]) -> int:
 def _show_usage(error: click.ClickException) -> None:
     """In our form, rather than with two lines of usage before it."""
     context = error.ctx if isinstance(error, click.UsageError) else None
+    text = " ".join(error.format_message().split())  # click lists choices on lines of their own
     if context is None:
-        ui.error(error.format_message())
+        ui.error(text)
     elif type(error).show is click.UsageError.show:
-        ui.error(error.format_message(), f"see: {context.command_path} --help")
+        ui.error(text, f"see: {context.command_path} --help")
     else:  # click >= 8.2: the help itself, of a group that was given no words
         error.show()
 

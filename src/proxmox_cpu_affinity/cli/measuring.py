@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from proxmox_cpu_affinity.cli import latencies, ui
 from proxmox_cpu_affinity.cli.command import CPULIST_HINT
+from proxmox_cpu_affinity.cli.hosts import topology_here
 from proxmox_cpu_affinity.cli.words import cpus_named
-from proxmox_cpu_affinity.formats.sysfs import topology as parse_topology
 from proxmox_cpu_affinity.latency import probe
 from proxmox_cpu_affinity.latency.program import find_program
 from proxmox_cpu_affinity.latency.protocol import Parameters
 from proxmox_cpu_affinity.linux.threads import own_cpus
-from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
+from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import AffinityError, MeasureError, UsageError
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, PairSample, restricted
@@ -37,9 +37,10 @@ def measured(
 ) -> Measured:
     """Measure every pair that this process may use, or those of `cpus` alone.
 
-    MeasureError where none could be; UsageError for CPUs that cannot be measured here.
+    MeasureError where none could be; UsageError where there is no host, and for CPUs that cannot be
+    measured here.
     """
-    topology = parse_topology(capture_sysfs(tree))
+    topology = topology_here(tree, hint="show a saved one: --from FILE")
     mine = own_cpus()
     if cpus is not None:
         _check(cpus, topology, mine)

@@ -247,18 +247,17 @@ static bool converse(struct session *session)
 int main(void)
 {
     static char buffer[BUFFER];
-    static struct session session = {
-        .parameters = {.method = PP_CAS,
-                       .home = PP_FIRST,
-                       .lines = 4,
-                       .trips = 100,
-                       .batches_min = 5,
-                       .batches_max = 30,
-                       .agree = 0.05,
-                       .limit_us = 500000},
-    };
+    static struct session session; /* large: an initialiser would put it into the file */
     bool well;
 
+    session.parameters = (struct pp_parameters){.method = PP_CAS,
+                                                .home = PP_FIRST,
+                                                .lines = 4,
+                                                .trips = 100,
+                                                .batches_min = 5,
+                                                .batches_max = 30,
+                                                .agree = 0.05,
+                                                .limit_us = 500000};
     setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
     if (!(session.pool = pp_pool_new()))
         return 1;

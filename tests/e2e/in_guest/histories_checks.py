@@ -1,7 +1,10 @@
 """Histories of guests, of the service and of systemd, drawn from a seed; what must hold after each.
 
-One seed in every run, twenty with FULL=1; `FULL=1 make e2e`'s `-k seed_07` plays one again. What
-needs no systemd is played by tests/faults, in memory and with real processes.
+One seed in every run, twenty with FULL=1. One of them again:
+
+    .venv/bin/python -m tests.e2e.run --full -k seed_07
+
+What needs no systemd is played by tests/faults, in memory and with real processes.
 """
 
 import os
