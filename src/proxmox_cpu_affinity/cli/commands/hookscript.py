@@ -155,10 +155,10 @@ def enable_all(
 @as_json
 @click.pass_obj
 def disable_all(session: Session, /, *, dry_run: bool, as_json: bool) -> int:
-    """Take our hookscript from all guests of this node; others' stay.
+    """Take our hookscript from all guests of this node.
 
-    Snapshots keep their line. Guests that run are let go at once, if the service runs. Exit status
-    3 if only a part could be done.
+    Another's stays, and snapshots keep their line. Guests that run are let go at once, if the
+    service runs. Exit status 3 if only a part could be done.
     """
     scripts = Hookscripts(session.tree, dry_run=dry_run)
     return _report(session, _for_all(scripts, scripts.disable), as_json=as_json)
