@@ -219,15 +219,20 @@ def release(node: Node) -> str:
     return done.stdout + done.stderr
 
 
+def with_nobody_to_let_it_go(node: Node) -> None:
+    """Guest 100 runs and is held; the service has ended."""
+    with Running(node) as service:
+        add_guest(node, 100)
+        node.do("start", 100)
+        single_cpu(node, 100)
+        service.end()
+
+
 @needs_two_cpus
 def test_release_lets_every_guest_go(sim_node: Node) -> None:
-    with Running(sim_node) as service:
-        add_guest(sim_node, 100)
-        sim_node.do("start", 100)
-        single_cpu(sim_node, 100)
-        service.end()
-        release(sim_node)
-        assert set(CPUS) == set.union(*masks(sim_node, 100).values())
+    with_nobody_to_let_it_go(sim_node)
+    release(sim_node)
+    assert set(CPUS) == set.union(*masks(sim_node, 100).values())
 
 
 @needs_two_cpus
@@ -250,32 +255,24 @@ def test_service_after_a_release_holds_the_guests_but_those_undone_by_hand(sim_n
 @needs_two_cpus
 def test_a_release_after_a_release_holds_nobody_for_a_moment(sim_node: Node) -> None:
     """It placed those that were let go before, and let them go again."""
-    with Running(sim_node) as service:
-        add_guest(sim_node, 100)
-        sim_node.do("start", 100)
-        single_cpu(sim_node, 100)
-        service.end()
-        assert "read back" in release(sim_node)
-        assert "read back" not in release(sim_node)
-        assert set(CPUS) == set.union(*masks(sim_node, 100).values())
+    with_nobody_to_let_it_go(sim_node)
+    assert "read back" in release(sim_node)
+    assert "read back" not in release(sim_node)
+    assert set(CPUS) == set.union(*masks(sim_node, 100).values())
 
 
 @needs_two_cpus
 def test_settings_that_cannot_be_used_keep_no_guest_from_being_let_go(sim_node: Node) -> None:
     """A removal left guests on their CPUs, and nobody to let them go."""
-    with Running(sim_node) as service:
-        add_guest(sim_node, 100)
-        sim_node.do("start", 100)
-        single_cpu(sim_node, 100)
-        service.end()
-        assert told(sim_node, "--check-settings").returncode == 0
-        with sim_node.path("/etc/default/proxmox-cpu-affinity").open("a") as settings:
-            settings.write("PCA_ROUNDS=-5\n")
-        checked = told(sim_node, "--check-settings")
-        assert (checked.returncode, checked.stdout) == (78, "")
-        assert "PCA_ROUNDS" in checked.stderr
-        assert "guests are let go all the same" in release(sim_node)
-        assert set(CPUS) == set.union(*masks(sim_node, 100).values())
+    with_nobody_to_let_it_go(sim_node)
+    assert told(sim_node, "--check-settings").returncode == 0
+    with sim_node.path("/etc/default/proxmox-cpu-affinity").open("a") as settings:
+        settings.write("PCA_ROUNDS=-5\n")
+    checked = told(sim_node, "--check-settings")
+    assert (checked.returncode, checked.stdout) == (78, "")
+    assert "PCA_ROUNDS" in checked.stderr
+    assert "guests are let go all the same" in release(sim_node)
+    assert set(CPUS) == set.union(*masks(sim_node, 100).values())
 
 
 @needs_two_cpus
