@@ -20,7 +20,7 @@ from proxmox_cpu_affinity.model.guest import HOOK_FILE
 from tests.faults.observed import masks
 from tests.faults.playground import TREE, Playground, Tormented, asked, within
 from tests.faults.promises import ALL, Known, begins, never, settled, too_long
-from tests.faults.stepping import MEMORY, PROCESSES, READING, SOCKETS, WRITING, Tracer
+from tests.faults.stepping import MEMORY, PROCESSES, READING, SOCKETS, WAITING, WRITING, Tracer
 from tests.integration.running import PATIENCE
 
 FILES = (*READING, *WRITING)
@@ -58,7 +58,7 @@ class Life(Errand):
     """The service: its start with nothing kept, two guests, a log that is rotated, its end."""
 
     name = "service"
-    calls = (*FILES, *PROCESSES, *SOCKETS)
+    calls = (*FILES, *PROCESSES, *SOCKETS, *WAITING)
 
     def do(self, before: Sequence[str]) -> list[str]:
         service = self.ground.service(begun=False)
@@ -77,14 +77,15 @@ class Life(Errand):
 
     def _traced(self, service: Tormented, known: Known, before: Sequence[str]) -> list[str]:
         words = ["-m", "proxmox_cpu_affinity.service.main", "--root", str(self.node.root)]
-        tracer = subprocess.Popen(
-            [*before, sys.executable, *words, "--port", "0"],
-            cwd=TREE,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with service.output.open("a") as out:
+            tracer = subprocess.Popen(
+                [*before, sys.executable, *words, "--port", "0"],
+                cwd=TREE,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
         with tracer:
             try:
                 within(5, lambda: tracer.poll() is not None or service.answers())

@@ -24,10 +24,31 @@ SETTINGS = (
 class Servicelife(Guestlife):
     """A method for each kind, as with guests; whom it would happen to does not matter."""
 
-    def scan(self, _: int, __: int) -> None:
-        """A quiet point, where there can be one."""
-        if self.hears() and not self.unmounted:
-            self.settle("at a quiet point")
+    def scan(self, _: int, which: int) -> None:
+        """A quiet point, where there can be one; a SIGKILL there moves nobody."""
+        if not self.hears() or self.unmounted:
+            return
+        self.settle("at a quiet point")
+        if which % 2 or self.known.full:
+            return
+        before = self._where()
+        self.kill(0, 0)
+        self.settle("after a SIGKILL at a quiet point")
+        now = self._where()
+        self.wrong += [
+            f"a SIGKILL at a quiet point moved guest {vmid}: {before[vmid]}, now {now[vmid]}"
+            for vmid in before.keys() & now.keys()
+            if before[vmid] != now[vmid]
+        ]
+
+    def _where(self) -> dict[int, dict[int, frozenset[int]]]:
+        """Where the guests' threads may run, by the kernel's word."""
+        pids = {vmid: self.node.pid(vmid) for vmid in VMIDS}
+        return {
+            vmid: masks(pid)
+            for vmid, pid in pids.items()
+            if pid is not None and vmid not in self.known.unreadable
+        }
 
     def kill(self, _: int, which: int) -> None:
         self.dead(0, which)

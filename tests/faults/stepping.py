@@ -16,9 +16,13 @@ KILL = "KILL"
 READING = {
     "openat": ("EACCES", "EIO", "EMFILE", "ENOSPC", "ENOTCONN"),
     "getdents64": ("EIO", "ENOTCONN"),
+    "read": ("EIO", "ENOTCONN"),
     "readlink": ("ENOTCONN", "EACCES"),
+    "newfstatat": ("EACCES", "ENOTCONN", "EIO"),
+    "access": ("EACCES", "EIO"),
 }
 WRITING = {
+    "close": ("EIO", "ENOSPC"),
     "write": ("ENOSPC", "EIO", "EINTR"),
     "fsync": ("EIO", "ENOSPC"),
     "rename": ("EIO", "EACCES", "ENOSPC"),
@@ -44,17 +48,27 @@ PROCESSES = {
     "sched_setaffinity": ("EINVAL", "EPERM", "ESRCH"),
     "sched_getaffinity": ("ESRCH", "EINVAL"),
     "pidfd_open": ("EMFILE", "ESRCH"),
+    "move_pages": ("EPERM", "ESRCH", "ENODEV"),
+    "clone3": ("EAGAIN",),
+    "vfork": ("EAGAIN", "ENOMEM"),
+    "wait4": ("ECHILD",),
+    "kill": ("ESRCH", "EPERM"),
+}
+WAITING = {
+    "pipe2": ("EMFILE",),
+    "socketpair": ("EMFILE",),
+    "epoll_create1": ("EMFILE",),
+    "epoll_ctl": ("ENOSPC", "ENOMEM"),
 }
 MEMORY = {
-    "read": ("EIO",),
     "mmap": ("ENOMEM",),
     "munmap": ("EINVAL",),
     "brk": ("ENOMEM",),
 }
-FAULTS = READING | WRITING | SOCKETS | PROCESSES | MEMORY
-WITHOUT_PATH = SOCKETS.keys() | PROCESSES.keys()
+FAULTS = READING | WRITING | SOCKETS | PROCESSES | WAITING | MEMORY
+WITHOUT_PATH = SOCKETS.keys() | PROCESSES.keys() | WAITING.keys()
 # Where it makes a difference that whoever did this is gone: something is other than before.
-CHANGING = WRITING.keys() | {"bind", "connect", "sendto", "sched_setaffinity"}
+CHANGING = (WRITING.keys() - {"close"}) | {"bind", "connect", "sendto", "sched_setaffinity"}
 _CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
 _NEVER_RETURNED = re.compile(r"^\d+ .*\) += \?$", re.MULTILINE)
 
@@ -116,6 +130,8 @@ class Tracer:
         return sorted(
             Step(call, path, time)
             for (call, path), times in most.items()
+            # What a close can fail with is what a write has left to do.
+            if call != "close" or ("write", path) in most
             for time in range(1, times + 1)
         )
 

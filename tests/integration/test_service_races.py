@@ -386,8 +386,41 @@ def test_a_start_before_the_first_scan_takes_no_cpu_of_a_guest_that_runs(tmp_pat
     asyncio.run(story())
 
 
-def test_releasing_names_who_was_to_be_let_go_before_and_is_held_still(tmp_path: Path) -> None:
+def test_releasing_tries_again_as_long_as_systemd_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no scan after a release that would."""
+    monkeypatch.setattr(app, "RELEASE_AGAIN", (0.0,) * 4)
+
+    async def story() -> None:
+        made, world, _ = service(tmp_path, (100, 101))
+        for vmid in (100, 101):
+            world.run(Vmid(vmid))
+            await made.hook(Vmid(vmid), Phase.POST_START)
+        undo = made.effects.confiner.undo
+        tries: list[Vmid] = []
+
+        async def late(
+            process: GuestProcess, found: Mapping[Tid, CpuSet], free: CpuSet
+        ) -> Confined:
+            tries.append(process.vmid)
+            if tries.count(Vmid(100)) >= 3 or process.vmid == 101:
+                return await undo(process, found, free)
+            return Confined(process, free, Outcome.FAILED, Confinement.NONE, 0)
+
+        vars(made.effects.confiner)["undo"] = late
+        assert await made.release_all() == ()
+        assert [masks(world, vmid) for vmid in (100, 101)] == [{"0-7"}, {"0-7"}]
+        assert sorted(tries) == [100, 100, 100, 101]
+
+    asyncio.run(story())
+
+
+def test_releasing_names_who_was_to_be_let_go_before_and_is_held_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It named only those that it let go itself: a package was removed as if all were free."""
+    monkeypatch.setattr(app, "RELEASE_AGAIN", (0.0,))
 
     async def story() -> None:
         made, world, _ = service(tmp_path, (100, 101))

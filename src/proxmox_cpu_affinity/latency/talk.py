@@ -20,6 +20,7 @@ from proxmox_cpu_affinity.latency.protocol import (
     parse,
 )
 from proxmox_cpu_affinity.latency.schedule import Pair
+from proxmox_cpu_affinity.linux.workers import exhausted
 from proxmox_cpu_affinity.model.errors import MeasureError, SyntaxFault
 from proxmox_cpu_affinity.model.latency import PairSample
 
@@ -106,7 +107,8 @@ class Talk:
 
 @asynccontextmanager
 async def started(program: Path, parameters: Parameters) -> AsyncIterator[Talk]:
-    """The program, started; killed in any case at the end. MeasureError where it cannot start."""
+    """The program, started; killed in any case at the end. MeasureError where it cannot start,
+    ExhaustedError where nothing can."""
     try:
         process = await asyncio.create_subprocess_exec(
             program,
@@ -117,10 +119,12 @@ async def started(program: Path, parameters: Parameters) -> AsyncIterator[Talk]:
             limit=_LINE_LIMIT,
         )
     except OSError as fault:
-        raise MeasureError(
+        raise exhausted(fault) or MeasureError(
             f"cannot start the measuring program {program}: {fault.strerror}",
             hint="build it with: make setup",
         ) from None
+    except RuntimeError as fault:  # asyncio waits for it in a thread, before Python 3.12
+        raise (exhausted(fault) or fault) from None
     talk = Talk(process, parameters)
     try:
         yield talk
@@ -128,6 +132,6 @@ async def started(program: Path, parameters: Parameters) -> AsyncIterator[Talk]:
         # The end of its input also ends what a wrapper (PCA_PINGPONG) started: wait() returns when
         # nobody holds the program's pipes any more.
         talk.hang_up()
-        with suppress(ProcessLookupError):
+        with suppress(OSError):  # it ended, or runs as somebody else
             process.kill()
         await process.wait()

@@ -145,8 +145,8 @@ class StoreError(AffinityError):
 
 
 class ExhaustedError(AffinityError):
-    """No file can be opened for want of descriptors or memory: nothing is known of what is in it,
-    not even whether it is there."""
+    """No file can be opened, or no thread or process started, for want of descriptors, memory or
+    processes: nothing is known of what is in it, not even whether it is there. It may pass."""
 
     code = "exhausted"
     http_status = 503

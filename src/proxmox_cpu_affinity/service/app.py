@@ -34,7 +34,7 @@ from proxmox_cpu_affinity.service import persist
 from proxmox_cpu_affinity.service.effects import Effects
 from proxmox_cpu_affinity.service.following import HostFollower
 from proxmox_cpu_affinity.service.herald import Herald
-from proxmox_cpu_affinity.service.log import log
+from proxmox_cpu_affinity.service.log import failed
 from proxmox_cpu_affinity.service.memory import MemoryMover
 from proxmox_cpu_affinity.service.moves import MoveSearch
 from proxmox_cpu_affinity.service.reading import GuestFiles
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from proxmox_cpu_affinity.model.placement import Confined
 
 SCAN_EVERY = 30.0  # seconds
+# Seconds between tries to let go at the last: a busy systemd takes limits off when it gets to it.
+RELEASE_AGAIN = (0.5, 1.0, 2.0, 4.0)
 
 
 def no_guest(vmid: Vmid) -> GuestNotFoundError:
@@ -146,6 +148,11 @@ class Service:
         running = sorted(vmid for vmid, t in self.state.tracked.items() if t.running)
         for vmid in running:
             await self.feed(ReassignAsked(time.monotonic(), vmid, undo=True))
+        for pause in RELEASE_AGAIN:
+            if not self.state.leaving:
+                break
+            await asyncio.sleep(pause)
+            await self.scan()  # which tries again; before the marks go that keep it from placing
         for vmid in self.state.released - by_hand - self.state.leaving.keys():
             self.state = self.state.without_released(vmid)
         return await asyncio.to_thread(self._still_held)
@@ -218,8 +225,8 @@ class Service:
             ):
                 try:
                     await work()
-                except Exception:
-                    log.exception("a scan failed; the next one tries again")
+                except Exception as error:
+                    failed("a scan failed; the next one tries again", error)
 
     async def use(self, settings: Settings, warnings: tuple[str, ...]) -> None:
         """Take other settings; addresses and files take effect at the next start."""
@@ -250,5 +257,6 @@ class Service:
 
     def _done(self, task: "asyncio.Task[object]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a background task failed", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            failed("a background task failed", error)

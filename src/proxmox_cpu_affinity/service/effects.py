@@ -35,7 +35,7 @@ from proxmox_cpu_affinity.reconcile.actions import (
     WriteDropIn,
 )
 from proxmox_cpu_affinity.reconcile.events import Confirmed, Event, Inspected, SetFree
-from proxmox_cpu_affinity.service.log import log
+from proxmox_cpu_affinity.service.log import failed, log
 from proxmox_cpu_affinity.service.memory import MemoryMover
 from proxmox_cpu_affinity.service.moves import MoveSearch
 from proxmox_cpu_affinity.service.saving import Saving
@@ -76,8 +76,8 @@ class Effects:
         for action in actions:
             try:
                 await self._carry_out(action)
-            except Exception:
-                log.exception("%s failed", type(action).__name__)
+            except Exception as error:
+                failed(f"{type(action).__name__} failed", error)
 
     async def _carry_out(self, action: Action) -> None:
         match action:

@@ -19,7 +19,7 @@ from proxmox_cpu_affinity.model.latency import Verdict
 from proxmox_cpu_affinity.reconcile import State
 from proxmox_cpu_affinity.reconcile.events import Event, HostChanged
 from proxmox_cpu_affinity.service.herald import Herald
-from proxmox_cpu_affinity.service.log import log
+from proxmox_cpu_affinity.service.log import failed, log
 from proxmox_cpu_affinity.service.measuring import Attempt, UntilSettled, used_by
 from proxmox_cpu_affinity.service.world import World
 
@@ -80,8 +80,8 @@ class HostFollower:
             self._switched.clear()
             try:
                 await self.look()
-            except Exception:
-                log.exception("CPUs came or went and could not be followed; the next scan tries")
+            except Exception as error:
+                failed("CPUs came or went and could not be followed; the next scan tries", error)
             await asyncio.sleep(CPU_BATCH)
 
     async def _changed(self) -> None:

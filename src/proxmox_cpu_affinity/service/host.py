@@ -22,7 +22,7 @@ from proxmox_cpu_affinity.latency.protocol import fixed_or_adaptive
 from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree, capture_sysfs
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
-from proxmox_cpu_affinity.model.errors import AffinityError, SyntaxFault
+from proxmox_cpu_affinity.model.errors import AffinityError, ExhaustedError, SyntaxFault
 from proxmox_cpu_affinity.model.latency import LatencyMatrix, Verdict
 from proxmox_cpu_affinity.model.topology import Topology
 from proxmox_cpu_affinity.service.log import log
@@ -154,7 +154,8 @@ class HostWatch:
         *,
         held: Callable[[], CpuSet] = lambda: EMPTY,
     ) -> Attempt:
-        """Measure all pairs, or those of CPUs that nothing is known of. Failures are logged.
+        """Measure all pairs, or those of CPUs that nothing is known of. Failures are logged, but
+        ExhaustedError: that may pass.
 
         `held`: the CPUs that guests use now, asked again and again.
         """
@@ -177,6 +178,8 @@ class HostWatch:
                 known=known,
                 on_progress=progress,
             )
+        except ExhaustedError:
+            raise
         except AffinityError as error:
             log.warning("the latency is not measured: %s", error.text)
             return Attempt(changed=False, settled=True)

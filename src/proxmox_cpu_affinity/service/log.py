@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from proxmox_cpu_affinity.formats.settings import LogLevel
+from proxmox_cpu_affinity.model.errors import AffinityError
 
 NOTICE = 25
 _LEVELS = {
@@ -64,6 +65,14 @@ class _LogFile(logging.StreamHandler[TextIO]):
         old = self.setStream(self._open())
         if old is not None:
             old.close()
+
+
+def failed(what: str, error: BaseException) -> None:
+    """One line for an error of the family; of what nobody foresaw, also where it came from."""
+    if isinstance(error, AffinityError):
+        log.error("%s: %s", what, error.text)
+    else:
+        log.error("%s", what, exc_info=error)
 
 
 def set_up(level: LogLevel, file: Path | None) -> None:

@@ -16,6 +16,7 @@ from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.formats.settings import AT_START, Settings, settings
 from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.notify import notify, stay_alive
+from proxmox_cpu_affinity.linux.workers import Workers
 from proxmox_cpu_affinity.model.errors import AffinityError, SettingError
 from proxmox_cpu_affinity.service import log as logging
 from proxmox_cpu_affinity.service.log import log
@@ -255,6 +256,13 @@ async def release(paths: Paths, current: Settings) -> None:
         raise StillHeldError(f"not let go: VM {', '.join(map(str, kept))}")
 
 
+async def _lived(
+    given: argparse.Namespace, paths: Paths, current: Settings, warnings: tuple[str, ...]
+) -> None:
+    asyncio.get_running_loop().set_default_executor(Workers())
+    await (release(paths, current) if given.release else serve(given, paths, current, warnings))
+
+
 def run(argv: Sequence[str]) -> int:
     given = arguments(argv)
     paths = Paths(Path(given.root or os.environ.get("PCA_ROOT") or "/").resolve())
@@ -273,9 +281,7 @@ def run(argv: Sequence[str]) -> int:
     lock = alone(paths)
     forget_unfinished(paths)
     try:
-        asyncio.run(
-            release(paths, current) if given.release else serve(given, paths, current, warnings)
-        )
+        asyncio.run(_lived(given, paths, current, warnings))
     finally:
         os.close(lock)
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from proxmox_cpu_affinity.linux.tree import Tree
-from proxmox_cpu_affinity.model.errors import AffinityError, StoreError
+from proxmox_cpu_affinity.model.errors import AffinityError, ExhaustedError, StoreError
 from proxmox_cpu_affinity.ports import StateKeeper
 from proxmox_cpu_affinity.reconcile import State
 from proxmox_cpu_affinity.service import persist
@@ -59,7 +59,7 @@ class Saving:
             try:
                 await asyncio.to_thread(self.keeper.save, content)
                 self._unsaved = False
-            except StoreError as error:
+            except (StoreError, ExhaustedError) as error:
                 self._unsaved = True
                 log.warning("%s: %s", error.text, error.hint)
             self._written = upto
