@@ -97,5 +97,10 @@ def still_leaving(state: State, processes: Mapping[Vmid, GuestProcess]) -> Resul
         state,
         leaving={v: one for v, one in state.leaving.items() if processes.get(v) == one.process},
     )
+    return state, once_more(state)
+
+
+def once_more(state: State) -> tuple[Undo, ...]:
+    """What lets go of those that could not be let go until now."""
     free = state.host.topology.online
-    return state, tuple(Undo(one.process, one.found, free) for one in state.leaving.values())
+    return tuple(Undo(one.process, one.found, free) for one in state.leaving.values())

@@ -30,6 +30,7 @@ from proxmox_cpu_affinity.reconcile.events import (
     Scanned,
     SetFree,
 )
+from proxmox_cpu_affinity.reconcile.leaving import once_more
 from proxmox_cpu_affinity.service import persist
 from proxmox_cpu_affinity.service.effects import Effects
 from proxmox_cpu_affinity.service.following import HostFollower
@@ -152,7 +153,7 @@ class Service:
             if not self.state.leaving:
                 break
             await asyncio.sleep(pause)
-            await self.scan()  # which tries again; before the marks go that keep it from placing
+            await self.effects.all_of(once_more(self.state))
         for vmid in self.state.released - by_hand - self.state.leaving.keys():
             self.state = self.state.without_released(vmid)
         return await asyncio.to_thread(self._still_held)
