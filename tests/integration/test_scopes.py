@@ -93,12 +93,13 @@ def test_a_scope_that_has_other_cpus_than_wished_is_a_part(gives: str, stage: St
     assert os.sched_getaffinity(stage.process.pid) == set(ONE)
 
 
-def test_undoing_waits_until_the_limit_is_gone(stage: Stage) -> None:
+@pytest.mark.parametrize("lingers", [1, 7])
+def test_undoing_waits_until_the_limit_is_gone(lingers: int, stage: Stage) -> None:
     """systemd takes it off when it gets to it, and what was read back before was too early."""
     asyncio.run(stage.scopes.confine(stage.process, PLACEMENT))
     (stage.folder / "cpuset.cpus").write_text(f"{ONE}\n")
-    stage.looks, stage.lingers = 0, 1
+    stage.looks, stage.lingers = 0, lingers
     done = asyncio.run(stage.scopes.undo(stage.process, {}, own_cpus()))
     assert done.outcome is Outcome.FULL
-    assert stage.looks == 3, "one that sees it go, and one that sees it gone"
+    assert stage.looks == lingers + 2, "one that sees it go, and one that sees it gone"
     assert os.sched_getaffinity(stage.process.pid) == set(own_cpus())

@@ -28,6 +28,8 @@ SLICE = "qemu.slice"
 # Seconds between looks for a scope that was announced: it may be, before it has a control group.
 _LOOKS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 _SETTLES = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4)  # seconds: systemd writes after it answered
+# A limit is taken off later than it is set, by a busy systemd: more than a second was seen.
+_LETS_GO = (*_SETTLES, 0.8, 1.6)
 
 
 def unit_of(vmid: Vmid) -> str:
@@ -152,7 +154,7 @@ class Scopes:
         except SystemdError as error:
             return _failed(process, free, error.text)
         done = _failed(process, free, "no thread was found")
-        for pause in _SETTLES:
+        for pause in _LETS_GO:
             await asyncio.sleep(pause)
             limited = await asyncio.to_thread(self.effective, process.vmid) is not None
             done = await asyncio.to_thread(self.masks.undo, process, found, free)
