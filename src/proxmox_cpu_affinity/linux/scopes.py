@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
 from proxmox_cpu_affinity.linux.systemd import Systemd
+from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault, SystemdError
@@ -28,8 +29,6 @@ SLICE = "qemu.slice"
 # Seconds between looks for a scope that was announced: it may be, before it has a control group.
 _LOOKS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 _SETTLES = (0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4)  # seconds: systemd writes after it answered
-# A limit is taken off later than it is set, by a busy systemd: more than a second was seen.
-_LETS_GO = (*_SETTLES, 0.8, 1.6)
 
 
 def unit_of(vmid: Vmid) -> str:
@@ -99,16 +98,37 @@ class Scopes:
         return f"0::/{SLICE}/{unit_of(process.vmid)}" in text.splitlines()
 
     async def enclose(self, vmid: Vmid, cpus: CpuSet) -> CpuSet | None:
-        """Confine the scope, whatever runs in it; its effective CPUs as read back.
+        """Confine the scope, whatever runs in it; its effective CPUs as read back. No CPUs take
+        the limit off.
 
         One call on the bus. None where the kernel sets no limit in the end. SystemdError.
         """
+        if not cpus:
+            await self.lift(vmid)
+            limited = await asyncio.to_thread(self._limited, vmid, own_cpus())
+            return await asyncio.to_thread(self.effective, vmid) if limited else None
         await self.systemd.allow(unit_of(vmid), cpus)
         for pause in _SETTLES:
             await asyncio.sleep(pause)
             if await asyncio.to_thread(self._cpus, vmid, "cpuset.cpus") == cpus:
                 break
         return await asyncio.to_thread(self.effective, vmid)
+
+    async def lift(self, vmid: Vmid) -> None:
+        """Take the limit off the scope. SystemdError.
+
+        systemd (257) writes nothing for a unit that wants no limit while one beside it has one, and
+        the kernel keeps the last: so all CPUs are allowed first, also those that may come yet.
+        """
+        text = self.tree.text("sys/devices/system/cpu/possible") or ""
+        if text and await asyncio.to_thread(self._cpus, vmid, "cpuset.cpus") is not None:
+            await self.enclose(vmid, CpuSet.parse(text.strip()))
+        await self.systemd.allow(unit_of(vmid), EMPTY)
+
+    def _limited(self, vmid: Vmid, free: CpuSet) -> bool:
+        """Whether the scope keeps its guest from any of these CPUs."""
+        effective = self.effective(vmid)
+        return effective is not None and not free <= effective
 
     async def confine(self, process: GuestProcess, placement: Placement) -> Confined:
         """Confine the scope, pin vCPU threads if the placement says so, read everything back.
@@ -150,13 +170,13 @@ class Scopes:
         """
         self._asked.pop(process.vmid, None)
         try:
-            await self.systemd.allow(unit_of(process.vmid), EMPTY)
+            await self.lift(process.vmid)
         except SystemdError as error:
             return _failed(process, free, error.text)
         done = _failed(process, free, "no thread was found")
-        for pause in _LETS_GO:
+        for pause in _SETTLES:
             await asyncio.sleep(pause)
-            limited = await asyncio.to_thread(self.effective, process.vmid) is not None
+            limited = await asyncio.to_thread(self._limited, process.vmid, free)
             done = await asyncio.to_thread(self.masks.undo, process, found, free)
             changed = await asyncio.to_thread(self.masks.found, process) != done.found
             if done.outcome is Outcome.FULL and not (limited or changed):

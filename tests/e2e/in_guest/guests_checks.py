@@ -105,6 +105,24 @@ def check_undo_takes_the_limit_off_and_gives_masks_back() -> None:
     assert len(kernel.held(100)) == 2 == len(kernel.limit(100) or ())
 
 
+@shows(3, 4)
+def check_a_guest_is_let_go_while_others_are_held() -> None:
+    """systemd leaves a limit in force that is taken off while another scope has one."""
+    node.ready()
+    for vmid in (100, 101, 102):
+        node.fresh(vmid, vcpus=2)
+    answer = node.ask("guests/100/reassign", {"undo": True})
+    assert kernel.unlimited(100), answer
+    assert kernel.held(100) == kernel.online()
+    node.configure(101, vcpus=2, keys={"affinity": "0"})
+    node.scan()
+    assert kernel.unlimited(101), node.log()
+    assert kernel.held(101) == kernel.online()
+    assert len(kernel.limit(102) or ()) == 2 == len(kernel.held(102))
+    node.ask("guests/100/reassign", {})
+    assert len(kernel.limit(100) or ()) == 2 == len(kernel.held(100))
+
+
 @shows(2)
 def check_memory_follows_a_guest_that_changes_its_node() -> None:
     node.ready()

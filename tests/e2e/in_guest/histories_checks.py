@@ -278,7 +278,7 @@ def look(now: History) -> None:
             assert limit == said, f"{vmid}: limit {limit}, said {said}"
             assert all(mask <= said for mask in masks.values()), f"{vmid}: {masks}, said {said}"
         else:
-            assert limit is None, f"{vmid} is not ours and limited to {limit}"
+            assert kernel.unlimited(vmid), f"{vmid} is not ours and limited to {limit}"
             assert shown["managed"] is False, shown
     if NOBODYS in now.running:
         assert kernel.held(NOBODYS) == kernel.online()
@@ -320,7 +320,7 @@ def ends_well(now: History) -> None:
     node.run("/usr/sbin/proxmox-cpu-affinity-service", "--release", "--stdout")
     assert not node.drop_ins()
     for vmid in now.running:
-        assert kernel.limit(vmid) is None, f"{vmid} is still held: {kernel.limit(vmid)}"
+        assert kernel.unlimited(vmid), f"{vmid} is still held: {kernel.limit(vmid)}"
 
 
 @shows(1, 2, 3, 4, 6)

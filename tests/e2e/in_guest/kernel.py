@@ -77,6 +77,13 @@ def limit(vmid: int) -> set[int] | None:
     return cpus_of(text) if text else None
 
 
+def unlimited(vmid: int) -> bool:
+    """Whether a guest's scope may use every CPU that there may ever be."""
+    found = limit(vmid)
+    possible = Path("/sys/devices/system/cpu/possible").read_text().strip()
+    return found is None or found == cpus_of(possible)
+
+
 def effective(vmid: int) -> set[int] | None:
     """What of its limit the kernel gives to a guest's scope; None where there is no limit."""
     if limit(vmid) is None:
