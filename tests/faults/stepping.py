@@ -58,7 +58,6 @@ WAITING = {
     "pipe2": ("EMFILE",),
     "socketpair": ("EMFILE",),
     "epoll_create1": ("EMFILE",),
-    "epoll_ctl": ("ENOSPC", "ENOMEM"),
 }
 MEMORY = {
     "mmap": ("ENOMEM",),

@@ -14,6 +14,7 @@ from proxmox_cpu_affinity.cli.main import main
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.errors import ForbiddenError
 from proxmox_cpu_affinity.model.guest import GuestProcess
 from proxmox_cpu_affinity.model.ids import Cpu, Pid, Vmid
 from proxmox_cpu_affinity.model.placement import Outcome, Placement
@@ -187,3 +188,13 @@ def test_a_pid_that_was_used_again_is_another_process(sim_node: Node) -> None:
     assert confined.outcome is Outcome.FAILED
     assert [fault.reason for fault in confined.faults] == ["no process is proved to be this guest"]
     assert affinities(now.pid) == before
+
+
+def test_a_folder_that_cannot_be_read_is_not_one_without_guests(tmp_path: Path) -> None:
+    """An error of the disk ended in a traceback, or with a newer Python in no guests at all."""
+    guests = NodeGuests(Tree(tmp_path))
+    assert guests.processes() == {}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/qemu-server").symlink_to("qemu-server")  # ELOOP
+    with pytest.raises(ForbiddenError, match="no telling which guests run"):
+        guests.processes()

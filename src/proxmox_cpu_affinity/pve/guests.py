@@ -89,9 +89,16 @@ class NodeGuests:
         return None if text is None else pveconf.guest_config(text, vmid=vmid, node=node)
 
     def processes(self) -> dict[Vmid, GuestProcess]:
-        """The running guests, each one proved."""
+        """The running guests, each one proved. ForbiddenError."""
         folder = self.tree.at("run/qemu-server")
-        if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        try:
+            os.stat(folder)
+            readable = os.access(folder, os.R_OK | os.X_OK)
+        except FileNotFoundError:
+            return {}
+        except OSError:
+            readable = False
+        if not readable:
             raise ForbiddenError(
                 "/run/qemu-server may not be read: no telling which guests run",
                 hint="run this as root",
