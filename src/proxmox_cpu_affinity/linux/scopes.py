@@ -86,7 +86,10 @@ class Scopes:
         return self._cpus(vmid, "cpuset.cpus.effective")
 
     def _cpus(self, vmid: Vmid, name: str) -> CpuSet | None:
-        text = (self.tree.text(f"{_folder(vmid)}/{name}") or "").strip()
+        return self._listed(f"{_folder(vmid)}/{name}")
+
+    def _listed(self, path: str) -> CpuSet | None:
+        text = (self.tree.text(path) or "").strip()
         try:
             return CpuSet.parse(text) if text else None
         except SyntaxFault:
@@ -101,7 +104,8 @@ class Scopes:
         """Confine the scope, whatever runs in it; its effective CPUs as read back. No CPUs take
         the limit off.
 
-        One call on the bus. None where the kernel sets no limit in the end. SystemdError.
+        One call on the bus, two to take it off. None where the kernel sets no limit in the end.
+        SystemdError.
         """
         if not cpus:
             await self.lift(vmid)
@@ -120,9 +124,10 @@ class Scopes:
         systemd (257) writes nothing for a unit that wants no limit while one beside it has one, and
         the kernel keeps the last: so all CPUs are allowed first, also those that may come yet.
         """
-        text = self.tree.text("sys/devices/system/cpu/possible") or ""
-        if text and await asyncio.to_thread(self._cpus, vmid, "cpuset.cpus") is not None:
-            await self.enclose(vmid, CpuSet.parse(text.strip()))
+        limit = await asyncio.to_thread(self._cpus, vmid, "cpuset.cpus")
+        possible = await asyncio.to_thread(self._listed, "sys/devices/system/cpu/possible")
+        if limit is not None and possible is not None:
+            await self.enclose(vmid, possible)
         await self.systemd.allow(unit_of(vmid), EMPTY)
 
     def _limited(self, vmid: Vmid, free: CpuSet) -> bool:
