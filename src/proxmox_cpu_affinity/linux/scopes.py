@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
 from proxmox_cpu_affinity.linux.systemd import Systemd
-from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
 from proxmox_cpu_affinity.model.errors import SyntaxFault, SystemdError
@@ -104,13 +103,12 @@ class Scopes:
         """Confine the scope, whatever runs in it; its effective CPUs as read back. No CPUs take
         the limit off.
 
-        One call on the bus, two to take it off. None where the kernel sets no limit in the end.
-        SystemdError.
+        One call on the bus, two to take it off. None where the kernel sets no limit in the end,
+        or none was wished. SystemdError.
         """
         if not cpus:
             await self.lift(vmid)
-            limited = await asyncio.to_thread(self._limited, vmid, own_cpus())
-            return await asyncio.to_thread(self.effective, vmid) if limited else None
+            return None
         await self.systemd.allow(unit_of(vmid), cpus)
         for pause in _SETTLES:
             await asyncio.sleep(pause)
@@ -122,18 +120,21 @@ class Scopes:
         """Take the limit off the scope. SystemdError.
 
         systemd (257) writes nothing for a unit that wants no limit while one beside it has one, and
-        the kernel keeps the last: so all CPUs are allowed first, also those that may come yet.
+        the kernel keeps the last: so all CPUs are allowed first, also those that may come yet. As
+        long as it has not written them nothing else is asked of it, or it never would.
         """
         limit = await asyncio.to_thread(self._cpus, vmid, "cpuset.cpus")
         possible = await asyncio.to_thread(self._listed, "sys/devices/system/cpu/possible")
         if limit is not None and possible is not None:
             await self.enclose(vmid, possible)
+            if await asyncio.to_thread(self._limited, vmid, possible):
+                return
         await self.systemd.allow(unit_of(vmid), EMPTY)
 
     def _limited(self, vmid: Vmid, free: CpuSet) -> bool:
-        """Whether the scope keeps its guest from any of these CPUs."""
-        effective = self.effective(vmid)
-        return effective is not None and not free <= effective
+        """Whether the scope itself keeps its guest from any of these CPUs."""
+        limit = self._cpus(vmid, "cpuset.cpus")
+        return limit is not None and not free <= limit
 
     async def confine(self, process: GuestProcess, placement: Placement) -> Confined:
         """Confine the scope, pin vCPU threads if the placement says so, read everything back.
@@ -153,9 +154,7 @@ class Scopes:
             self._asked[vmid] = asked
         done = await asyncio.to_thread(self.masks.confine, process, placement)
         if effective is None or not effective <= placement.applied:
-            fault = ThreadFault(Tid(process.pid), "scope", f"its cpuset is {effective or 'unset'}")
-            outcome = Outcome.PART if done.outcome is Outcome.FULL else done.outcome
-            done = replace(done, outcome=outcome, faults=(fault, *done.faults))
+            done = _partly(process, done, f"its cpuset is {effective or 'unset'}")
         return replace(done, confinement=Confinement.SCOPE, found=first, limit=limit)
 
     def _seen(
@@ -178,7 +177,7 @@ class Scopes:
             await self.lift(process.vmid)
         except SystemdError as error:
             return _failed(process, free, error.text)
-        done = _failed(process, free, "no thread was found")
+        done, limited = _failed(process, free, "no thread was found"), False
         for pause in _SETTLES:
             await asyncio.sleep(pause)
             limited = await asyncio.to_thread(self._limited, process.vmid, free)
@@ -186,7 +185,14 @@ class Scopes:
             changed = await asyncio.to_thread(self.masks.found, process) != done.found
             if done.outcome is Outcome.FULL and not (limited or changed):
                 break
-        return done
+        return _partly(process, done, "its scope is limited still") if limited else done
+
+
+def _partly(process: GuestProcess, done: Confined, reason: str) -> Confined:
+    """What was done of the threads, where their scope is not as it should be."""
+    fault = ThreadFault(Tid(process.pid), "scope", reason)
+    outcome = Outcome.PART if done.outcome is Outcome.FULL else done.outcome
+    return replace(done, outcome=outcome, faults=(fault, *done.faults))
 
 
 def _failed(process: GuestProcess, wanted: CpuSet, reason: str) -> Confined:
