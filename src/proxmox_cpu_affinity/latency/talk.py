@@ -4,6 +4,7 @@ Out of scope: what is measured and when (probe.py), what the lines mean (protoco
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -40,10 +41,10 @@ class Talk:
     process sleeps, so that reading the answers disturbs no pair.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, parameters: Parameters) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._to, self._from = process.stdin, process.stdout
+    def __init__(
+        self, to: socket.socket, answers: asyncio.StreamReader, parameters: Parameters
+    ) -> None:
+        self._to, self._from = to, answers
         self._parameters = parameters
 
     async def greet(self) -> None:
@@ -80,13 +81,9 @@ class Talk:
             raise Broken("the measuring program does not stop answering")
         return found
 
-    def hang_up(self) -> None:
-        self._to.close()
-
     async def _say(self, text: str) -> None:
         try:
-            self._to.write(text.encode("ascii"))
-            await self._to.drain()
+            await asyncio.get_running_loop().sock_sendall(self._to, text.encode("ascii"))
         except ConnectionError:
             raise Broken("the measuring program ended by itself") from None
 
@@ -107,12 +104,33 @@ class Talk:
 
 @asynccontextmanager
 async def started(program: Path, parameters: Parameters) -> AsyncIterator[Talk]:
-    """The program, started; killed in any case at the end. MeasureError where it cannot start,
+    """The program, started; ended in any case at the end. MeasureError where it cannot start,
     ExhaustedError where nothing can."""
     try:
-        process = await asyncio.create_subprocess_exec(
+        ours, its = socket.socketpair()
+    except OSError as fault:
+        raise (exhausted(fault) or fault) from None
+    # The end of its input ends the program, also one that runs while asyncio, for want of a thread
+    # or a descriptor, says that it does not; and what a wrapper (PCA_PINGPONG) started.
+    with ours:
+        ours.settimeout(0)
+        with its:
+            process = await _process(program, its.fileno())
+        assert process.stdout is not None
+        try:
+            yield Talk(ours, process.stdout, parameters)
+        finally:
+            ours.close()
+            with suppress(OSError):  # it ended, or runs as somebody else
+                process.kill()
+            await process.wait()  # until nobody holds its pipe any more
+
+
+async def _process(program: Path, orders: int) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
             program,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=orders,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             env={"LC_ALL": "C"},
@@ -125,13 +143,3 @@ async def started(program: Path, parameters: Parameters) -> AsyncIterator[Talk]:
         ) from None
     except RuntimeError as fault:  # asyncio waits for it in a thread, before Python 3.12
         raise (exhausted(fault) or fault) from None
-    talk = Talk(process, parameters)
-    try:
-        yield talk
-    finally:
-        # The end of its input also ends what a wrapper (PCA_PINGPONG) started: wait() returns when
-        # nobody holds the program's pipes any more.
-        talk.hang_up()
-        with suppress(OSError):  # it ended, or runs as somebody else
-            process.kill()
-        await process.wait()
