@@ -5,13 +5,14 @@ are looked at with the real one.
 """
 
 import asyncio
+import errno
 import os
 import random
 import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Never
 
 import pytest
 from bench import remeasure
@@ -408,6 +409,23 @@ def test_an_unstable_run_never_replaces_a_trusted_one(on_host: Measured) -> None
     assert on_host.measure() == Attempt(changed=False, settled=False)
     assert on_host.watch.matrix is trusted
     set_pressure(on_host.root, 0.0)
+    assert on_host.measure() == Attempt(changed=True, settled=True)
+
+
+def test_where_nothing_can_be_started_it_is_not_settled(
+    on_host: Measured, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A host that was out of processes for a moment was not measured until the next start."""
+    on_host.watch.read()
+
+    async def refused(*_: object, **__: object) -> Never:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "create_subprocess_exec", refused)
+        assert on_host.measure() == Attempt(changed=False, settled=False)
+    assert "the latency is not measured yet: no process can be started" in caplog.text
+    assert not on_host.watch.measuring.running
     assert on_host.measure() == Attempt(changed=True, settled=True)
 
 

@@ -40,6 +40,13 @@ def test_start_confines_every_thread_and_says_so(sim_node: Node) -> None:
         assert guest["threads"] == len(masks(sim_node, 100))
 
 
+def test_all_threads_that_work_for_it_are_there_from_the_start(sim_node: Node) -> None:
+    """One that is refused later would leave work in the queue that is done too late."""
+    with Running(sim_node) as service:
+        at_least = 1 + min(32, (os.cpu_count() or 1) + 4)
+        assert len(os.listdir(f"/proc/{service.process.pid}/task")) >= at_least
+
+
 @needs_two_cpus
 def test_guests_do_not_share_while_a_cpu_is_free(sim_node: Node) -> None:
     with Running(sim_node):

@@ -382,3 +382,12 @@ def test_a_guest_that_was_moved_is_compared_with_what_is_there_now() -> None:
     assert found.decision.told == "CPUs 0-1: from CPUs 4-5: less beside it"
     assert dict(found.words)["Why"].startswith("from CPUs 4-5: less beside it: as cheap as ")
     assert found.elsewhere
+
+
+def test_undo_that_could_not_be_begun_is_no_undo_of_nothing() -> None:
+    """It said `nothing to undo` of a guest that is held still."""
+    answers = [outcomes.let_go(Vmid(101), None, before="0", leaving=one) for one in (False, True)]
+    assert [(row.status, row.notes) for row in answers] == [
+        ("skipped", "nothing to undo"),
+        ("failed", "not let go yet: each scan tries again"),
+    ]

@@ -3,7 +3,6 @@
 Out of scope: what becomes of the result (latencies, commands.cpuinfo).
 """
 
-import asyncio
 from dataclasses import dataclass
 
 from proxmox_cpu_affinity.cli import latencies, ui
@@ -13,6 +12,7 @@ from proxmox_cpu_affinity.cli.words import cpus_named
 from proxmox_cpu_affinity.latency import probe
 from proxmox_cpu_affinity.latency.program import find_program
 from proxmox_cpu_affinity.latency.protocol import Parameters
+from proxmox_cpu_affinity.linux import workers
 from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
@@ -57,7 +57,7 @@ def measured(
             found[now.outcome.pair] = sample
             shown.show(now.done, now.total, lambda: latencies.growing(rows, found))
 
-        matrix = asyncio.run(
+        matrix = workers.run(
             probe.measure_host(
                 topology,
                 tree=tree,

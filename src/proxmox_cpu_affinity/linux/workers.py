@@ -3,14 +3,16 @@
 Out of scope: what is done in them, and that only so many requests may take long (service.api).
 """
 
+import asyncio
 import errno
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+import os
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any, TypeVar
 
 from proxmox_cpu_affinity.model.errors import ExhaustedError
 
-P = ParamSpec("P")
 T = TypeVar("T")
 # fork(2) and pipe(2): limits of processes, of memory, of descriptors.
 _WANTING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
@@ -18,14 +20,31 @@ _HINT = "look at the limits of processes, threads and files: TasksMax of the uni
 
 
 class Workers(ThreadPoolExecutor):
-    """As many as asyncio would have, each begun when it is needed."""
+    """As many as asyncio would have, all begun at once. ExhaustedError.
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """ExhaustedError where no thread can be started."""
+    Begun when it is needed, one that the kernel refuses leaves its work in the queue, and it is
+    done when nobody expects it any more: a state is written that is not the last one.
+    """
+
+    def __init__(self) -> None:
+        many = min(32, (os.cpu_count() or 1) + 4)
+        super().__init__(many, thread_name_prefix="worker")
+        together = Barrier(many)
         try:
-            return super().submit(fn, *args, **kwargs)
+            for _ in range(many):
+                self.submit(together.wait)
         except RuntimeError as error:
+            together.abort()
+            self.shutdown(wait=False)
             raise (exhausted(error) or error) from None
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """As asyncio.run, which begins threads and ends them by another one. ExhaustedError."""
+    try:
+        return asyncio.run(work)
+    except RuntimeError as error:
+        raise (exhausted(error) or error) from None
 
 
 def exhausted(error: OSError | RuntimeError) -> ExhaustedError | None:

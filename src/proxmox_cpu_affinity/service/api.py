@@ -301,7 +301,8 @@ class Api:
         freed = self._service.freed.pop(vmid, None)
         if undo:
             self._let_go.update({vmid} if freed else ())
-            return outcomes.let_go(vmid, freed, before=before)
+            leaving = vmid in self._service.state.leaving
+            return outcomes.let_go(vmid, freed, before=before, leaving=leaving)
         self._let_go.discard(vmid)
         return outcomes.reassigned(
             self._service.state, vmid, running=process is not None, before=before, freed=freed

@@ -117,9 +117,9 @@ class HostFollower:
         """CPUs that guests use which were not placed."""
         try:
             processes = self.world.guests.processes()
+            return used_by(self.world.tree, processes, self.state().tracked)
         except AffinityError:
             return EMPTY
-        return used_by(self.world.tree, processes, self.state().tracked)
 
     async def _measured(self) -> None:
         matrix = self.world.host.matrix

@@ -154,8 +154,7 @@ class HostWatch:
         *,
         held: Callable[[], CpuSet] = lambda: EMPTY,
     ) -> Attempt:
-        """Measure all pairs, or those of CPUs that nothing is known of. Failures are logged, but
-        ExhaustedError: that may pass.
+        """Measure all pairs, or those of CPUs that nothing is known of. Failures are logged.
 
         `held`: the CPUs that guests use now, asked again and again.
         """
@@ -178,8 +177,9 @@ class HostWatch:
                 known=known,
                 on_progress=progress,
             )
-        except ExhaustedError:
-            raise
+        except ExhaustedError as error:  # it may pass
+            log.warning("the latency is not measured yet: %s (%s)", error.text, error.hint)
+            return Attempt(changed=False, settled=False)
         except AffinityError as error:
             log.warning("the latency is not measured: %s", error.text)
             return Attempt(changed=False, settled=True)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from proxmox_cpu_affinity import __version__
 from proxmox_cpu_affinity.formats.settings import AT_START, Settings, settings
+from proxmox_cpu_affinity.linux import workers
 from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.notify import notify, stay_alive
-from proxmox_cpu_affinity.linux.workers import Workers
 from proxmox_cpu_affinity.model.errors import AffinityError, SettingError
 from proxmox_cpu_affinity.service import log as logging
 from proxmox_cpu_affinity.service.log import log
@@ -238,7 +238,10 @@ async def _reload(given: argparse.Namespace, paths: Paths, service: "Service") -
     for name in AT_START:
         if getattr(old, name) != getattr(fresh, name):
             log.warning("PCA_%s takes effect at the next start of the service", name.upper())
-    await service.use(fresh, warnings)
+    try:
+        await service.use(fresh, warnings)
+    except Exception as error:
+        logging.failed("not all that follows from the settings is done yet", error)
     log.info("settings read again")
 
 
@@ -259,7 +262,7 @@ async def release(paths: Paths, current: Settings) -> None:
 async def _lived(
     given: argparse.Namespace, paths: Paths, current: Settings, warnings: tuple[str, ...]
 ) -> None:
-    asyncio.get_running_loop().set_default_executor(Workers())
+    asyncio.get_running_loop().set_default_executor(workers.Workers())
     await (release(paths, current) if given.release else serve(given, paths, current, warnings))
 
 
@@ -281,7 +284,7 @@ def run(argv: Sequence[str]) -> int:
     lock = alone(paths)
     forget_unfinished(paths)
     try:
-        asyncio.run(_lived(given, paths, current, warnings))
+        workers.run(_lived(given, paths, current, warnings))
     finally:
         os.close(lock)
     return 0

@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from proxmox_cpu_affinity.linux.threads import family_of, threads_of
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import EMPTY, CpuSet
-from proxmox_cpu_affinity.model.errors import ExhaustedError
 from proxmox_cpu_affinity.model.guest import GuestProcess
 from proxmox_cpu_affinity.model.ids import Vmid
-from proxmox_cpu_affinity.service.log import log
 
 FIRST, MOST = 60.0, 3600.0
 """Seconds until an unstable measurement is made again: doubled each time, up to the second."""
@@ -57,7 +55,7 @@ class UntilSettled:
         pause = self.first
         while True:
             self._again.clear()
-            attempt = await self._attempt()
+            attempt = await self.once()
             if attempt.changed:
                 await self.changed()
             if self._again.is_set():
@@ -66,13 +64,6 @@ class UntilSettled:
                 return
             await self.pause(pause)
             pause = self.first if self._again.is_set() else min(2 * pause, MOST)
-
-    async def _attempt(self) -> Attempt:
-        try:
-            return await self.once()
-        except ExhaustedError as error:
-            log.warning("the latency is not measured yet: %s (%s)", error.text, error.hint)
-            return Attempt(changed=False, settled=False)
 
     async def _pause(self, seconds: float) -> None:
         """Wait; asking ends it."""

@@ -48,8 +48,11 @@ def hook_stopped(state: State, vmid: Vmid) -> wire.HookAnswer:
     return wire.HookAnswer(vmid, f"{named(last)} {verb} free again")
 
 
-def let_go(vmid: Vmid, freed: Confined | None, *, before: str) -> wire.ReassignRow:
-    """What undoing came to, by what was read back; None: there was nothing to undo."""
+def let_go(vmid: Vmid, freed: Confined | None, *, before: str, leaving: bool) -> wire.ReassignRow:
+    """What undoing came to, by what was read back; None: there was nothing to undo, or (`leaving`)
+    it could not be begun."""
+    if freed is None and leaving:
+        return wire.ReassignRow(vmid, "failed", "not let go yet: each scan tries again")
     if freed is None:
         return wire.ReassignRow(vmid, "skipped", "nothing to undo")
     full = freed.outcome is Outcome.FULL
