@@ -44,7 +44,7 @@ class GuestReader(Protocol):
 
     def processes(self) -> Mapping[Vmid, GuestProcess]:
         """The running guests: pidfile, argv and start time agree. ForbiddenError where the
-        pidfiles may not be read."""
+        pidfiles may not be read, RefusedError where they cannot."""
         ...
 
     def process(self, vmid: Vmid) -> GuestProcess | None:

@@ -17,8 +17,8 @@ from tests.integration.running import cpus_of
 ALL = frozenset(CPUS)
 # What the interpreter tells of half a loop (no descriptor), and asyncio of its pipe to itself.
 _ASYNCIO_S_OWN = re.compile(
-    r"(<function BaseEventLoop\.__del__ at \w+>|<Handle BaseSelectorEventLoop\._\w+\(.*\)>)"
-    r"\nTraceback"
+    r"(<function BaseEventLoop\.__del__ at \w+>"
+    r"|<Handle BaseSelectorEventLoop\._read_from_self\(.*\)>)\nTraceback"
 )
 HELD_AT_MOST = 2.0  # seconds that a hook may take from a start (DESIGN 2)
 

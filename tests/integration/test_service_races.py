@@ -14,7 +14,13 @@ from proxmox_cpu_affinity.linux.dropins import DropIns
 from proxmox_cpu_affinity.linux.scopes import Sighting
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.errors import GuestNotFoundError, NotPveHostError, StoreError
+from proxmox_cpu_affinity.model.errors import (
+    AffinityError,
+    ExhaustedError,
+    GuestNotFoundError,
+    NotPveHostError,
+    StoreError,
+)
 from proxmox_cpu_affinity.model.guest import GuestConfig, GuestProcess, Thread
 from proxmox_cpu_affinity.model.ids import Tid, Vmid
 from proxmox_cpu_affinity.model.latency import Verdict
@@ -67,14 +73,14 @@ class Disk:
     def load(self) -> Loaded:
         return Loaded(None)
 
-    full = False
+    trouble: AffinityError | None = None
     saved = 0
 
     def save(self, state: Mapping[str, object]) -> None:
         del state
         time.sleep(self.delay)
-        if self.full:
-            raise StoreError("state.json cannot be written: No space left on device")
+        if self.trouble is not None:
+            raise self.trouble
         self.saved += 1
 
 
@@ -228,17 +234,22 @@ def test_drop_in_that_nobody_wants_is_deleted_by_the_next_scan(tmp_path: Path) -
     asyncio.run(story())
 
 
-def test_state_that_could_not_be_written_is_written_when_there_is_room(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "trouble", [StoreError("no space left on device"), ExhaustedError("too many open files")]
+)
+def test_state_that_could_not_be_written_is_written_when_there_is_room(
+    trouble: AffinityError, tmp_path: Path
+) -> None:
     """It was tried again at the next change only: a guest that ran on was forgotten by SIGKILL."""
 
     async def story() -> None:
         made, world, disk = service(tmp_path, (100,))
-        disk.full = True
+        disk.trouble = trouble
         world.run(Vmid(100))
         await made.hook(Vmid(100), Phase.POST_START)
         await made.saving.again()
         assert disk.saved == 0
-        disk.full = False
+        disk.trouble = None
         await made.saving.again()
         await made.saving.again()
         assert disk.saved == 1

@@ -89,21 +89,23 @@ class NodeGuests:
         return None if text is None else pveconf.guest_config(text, vmid=vmid, node=node)
 
     def processes(self) -> dict[Vmid, GuestProcess]:
-        """The running guests, each one proved. ForbiddenError."""
+        """The running guests, each one proved. ForbiddenError, RefusedError."""
         folder = self.tree.at("run/qemu-server")
         try:
-            os.stat(folder)
-            readable = os.access(folder, os.R_OK | os.X_OK)
+            names = os.listdir(folder)
+            os.stat(folder / ".")  # may be listed, and none of it opened
         except FileNotFoundError:
             return {}
-        except OSError:
-            readable = False
-        if not readable:
+        except PermissionError:
             raise ForbiddenError(
                 "/run/qemu-server may not be read: no telling which guests run",
                 hint="run this as root",
-            )
-        names = self.tree.listing("run/qemu-server")
+            ) from None
+        except OSError as error:
+            raise RefusedError(
+                f"/run/qemu-server cannot be read: {error.strerror}: no telling which guests run",
+                hint="see the log of the kernel: journalctl -k",
+            ) from None
         vmids = (vmid_of(name.removesuffix(".pid")) for name in names if name.endswith(".pid"))
         found = (self.process(vmid) for vmid in vmids if vmid is not None)
         return {process.vmid: process for process in found if process is not None}

@@ -48,8 +48,10 @@ if TYPE_CHECKING:
     from proxmox_cpu_affinity.model.placement import Confined
 
 SCAN_EVERY = 30.0  # seconds
-# Seconds between tries to let go at the last: a busy systemd takes limits off when it gets to it.
+# Seconds between tries to let go at the last, when no scan comes any more. None is begun after
+# RELEASE_PATIENCE: each guest takes its time where systemd does not answer.
 RELEASE_AGAIN = (0.5, 1.0, 2.0, 4.0)
+RELEASE_PATIENCE = 60.0
 
 
 def no_guest(vmid: Vmid) -> GuestNotFoundError:
@@ -149,8 +151,10 @@ class Service:
         running = sorted(vmid for vmid, t in self.state.tracked.items() if t.running)
         for vmid in running:
             await self.feed(ReassignAsked(time.monotonic(), vmid, undo=True))
+        began = time.monotonic()
         for pause in RELEASE_AGAIN:
-            if not self.state.leaving:
+            held = await asyncio.to_thread(self._still_held)
+            if not held or time.monotonic() - began > RELEASE_PATIENCE:
                 break
             await asyncio.sleep(pause)
             await self.effects.all_of(once_more(self.state))

@@ -68,7 +68,10 @@ class MemoryMover:
             except RuntimeError:
                 return  # the service has ended meanwhile
 
-        threading.Thread(target=work, name="memory", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="memory", daemon=True).start()
+        except RuntimeError as error:
+            return str(error)
         return await done
 
 
