@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults import promises
 from tests.faults.history import Happening, Kind
+from tests.faults.observed import masks
 from tests.faults.playground import (
     CPUS,
     FAKETIME,
@@ -19,6 +20,7 @@ from tests.faults.playground import (
 )
 from tests.faults.promises import ALL, Known, begins, never, settled
 from tests.faults.real import wrong_in
+from tests.faults.servicelife import Servicelife
 
 HOOKED, STOPPED, UNMANAGED = 100, 101, 103
 few = pytest.mark.skipif(len(CPUS) < 2, reason="with one CPU nobody can be elsewhere")
@@ -180,3 +182,22 @@ def test_history_with_faults_goes_well(ground: Playground) -> None:
     )
     whole = tuple(Happening(0.5, kind, vmid, which) for kind, vmid, which in kinds)
     assert not wrong_in(ground, whole)
+
+
+@few
+def test_guest_that_a_sigkill_moved_is_found(
+    ground: Playground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(self: Servicelife, _: int, __: int) -> None:
+        """The state is lost, and somebody put the guest elsewhere: adopted there."""
+        self.forget()
+        self.service.kill()
+        (ground.lib / "state.json").unlink()
+        for tid, mask in masks(self.node.pid(HOOKED) or 0).items():
+            os.sched_setaffinity(tid, {min(ALL - mask)})
+        self.serve()
+
+    whole = (Happening(0.5, Kind.START, HOOKED, 1), Happening(0.5, Kind.SCAN, 0, 0))
+    assert not wrong_in(ground, whole)
+    monkeypatch.setattr(Servicelife, "kill", kill)
+    assert f"a SIGKILL at a quiet point moved guest {HOOKED}" in wrong_in(ground, whole)
