@@ -136,6 +136,12 @@ class Scopes:
         limit = self._cpus(vmid, "cpuset.cpus")
         return limit is not None and not free <= limit
 
+    def _beside(self, vmid: Vmid, free: CpuSet) -> bool:
+        """Whether another guest's scope is limited: the controller stays for all of them then."""
+        units = self.tree.listing(f"sys/fs/cgroup/{SLICE}")
+        others = (vmid_of_unit(unit) for unit in units if unit != unit_of(vmid))
+        return any(self._limited(other, free) for other in others if other is not None)
+
     async def confine(self, process: GuestProcess, placement: Placement) -> Confined:
         """Confine the scope, pin vCPU threads if the placement says so, read everything back.
 
@@ -177,13 +183,16 @@ class Scopes:
             await self.lift(process.vmid)
         except SystemdError as error:
             return _failed(process, free, error.text)
+        beside = await asyncio.to_thread(self._beside, process.vmid, free)
         done, limited = _failed(process, free, "no thread was found"), False
         for pause in _SETTLES:
             await asyncio.sleep(pause)
-            limited = await asyncio.to_thread(self._limited, process.vmid, free)
+            limit = await asyncio.to_thread(self._cpus, process.vmid, "cpuset.cpus")
+            limited = limit is not None and not free <= limit
             done = await asyncio.to_thread(self.masks.undo, process, found, free)
             changed = await asyncio.to_thread(self.masks.found, process) != done.found
-            if done.outcome is Outcome.FULL and not (limited or changed):
+            gone = limit is None or (beside and not limited)
+            if done.outcome is Outcome.FULL and gone and not changed:
                 break
         return _partly(process, done, "its scope is limited still") if limited else done
 
