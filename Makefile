@@ -73,7 +73,7 @@ screenshots: develop ## rewrite the pictures in docs/page
 e2e: setup ## the installed project on a booted Debian; SUITE=bookworm or both, FULL=1
 	@$(BIN)/python -m tests.e2e.run --suite $(or $(SUITE),trixie) $(if $(FULL),--full)
 
-faults: develop ## histories and system calls with faults; HISTORIES= REAL= STEPS= FIRST= for more (STEPS=-1: all)
+faults: develop ## histories and system calls with faults; other numbers: HISTORIES= REAL= STEPS= FIRST= (STEPS=-1: all)
 	@$(BIN)/python -m tests.faults.run $(if $(HISTORIES),--memory $(HISTORIES)) \
 		$(if $(REAL),--processes $(REAL)) $(if $(STEPS),--steps $(STEPS)) $(if $(FIRST),--first $(FIRST))
 

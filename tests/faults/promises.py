@@ -15,11 +15,9 @@ from tests.faults.playground import CPUS, Playground, Tormented, rows
 from tests.integration.running import cpus_of
 
 ALL = frozenset(CPUS)
-# What the interpreter tells of half a loop (no descriptor), and asyncio of its pipe to itself.
-_ASYNCIO_S_OWN = re.compile(
-    r"(<function BaseEventLoop\.__del__ at \w+>"
-    r"|<Handle BaseSelectorEventLoop\._read_from_self\(.*\)>)\nTraceback"
-)
+# What the interpreter tells of half a loop, for which there was no descriptor.
+_HALF_A_LOOP = re.compile(r"<function BaseEventLoop\.__del__ at \w+>\nTraceback")
+_TRACEBACK = re.compile(r"Traceback .*:\n(?:[ |+].*\n)*(.*)")
 HELD_AT_MOST = 2.0  # seconds that a hook may take from a start (DESIGN 2)
 
 
@@ -86,8 +84,8 @@ def never(ground: Playground, service: Tormented, known: Known) -> Iterator[str]
             strange = _strange(pid, known.born.get(vmid, ALL))
             if strange:
                 yield f"guest {vmid} is not ours and was touched: {strange}"
-    if "Traceback" in _ASYNCIO_S_OWN.sub("", service.log):
-        yield "the service met with what it did not foresee: see its log"
+    for error in _TRACEBACK.findall(_HALF_A_LOOP.sub("", service.log)):
+        yield f"the service met with what it did not foresee: {error}"
     try:
         kept(ground.node)
     except Exception as error:  # whatever it is, the file is not as it must be

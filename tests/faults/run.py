@@ -8,17 +8,16 @@ the scenarios tell theirs. `--seed N` plays one again, `--seed N --real` one wit
 import argparse
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 from tests import counts
 from tests.faults import memory, real, steps
 from tests.faults.history import history, shrunk
+from tests.faults.pool import breakable, pool
 
 CHUNK = 250  # histories in memory that one process plays after the other
 REAL_CHUNK = 5  # with processes: a node is made for each chunk
@@ -64,13 +63,13 @@ def _chunks(first: int, count: int, size: int) -> Iterator[range]:
 
 def _over(work: Callable[[range], list[int]], chunks: Iterator[range]) -> list[int]:
     """The failing seeds; each chunk in a process, which may change what it likes of itself."""
-    with ProcessPoolExecutor() as pool:
-        return [seed for found in pool.map(work, chunks) for seed in found]
+    with pool() as workers:
+        return [seed for found in workers.map(work, chunks) for seed in found]
 
 
 def _tell(wrong: Sequence[int], tell: Callable[[int], str], again: str) -> None:
-    with ProcessPoolExecutor() as pool:
-        for text in pool.map(tell, wrong[:TOLD]):
+    with pool() as workers:
+        for text in workers.map(tell, wrong[:TOLD]):
             print(text)
     if wrong:
         print(f"failing seeds: {' '.join(map(str, wrong))} (again: --seed N{again})")
@@ -106,6 +105,8 @@ def step_by_step(seed: int, count: int, *, only: str = "") -> Figures:
         runs, struck, failed = runs + part.runs, struck + part.struck, failed + len(part.wrong)
     if not runs:
         return Figures(f"no fault at a system call is named {only!r}", 0, 1)
+    if only and not struck:
+        return Figures(f"{only!r} was never reached: there is no such system call", 0, 1)
     minutes = (time.monotonic() - began) / 60
     name = f"{runs} runs with {struck} faults at system calls, {minutes:.1f} min"
     return Figures(name, runs - failed, failed)
@@ -119,27 +120,41 @@ def one(seed: int, *, processes: bool) -> int:
     return len(wrong)
 
 
-def main(arguments: Sequence[str]) -> int:
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is less than 0")
+    return number
+
+
+def _count_or_all(text: str) -> int:
+    return -1 if text == "-1" else _count(text)
+
+
+def _given(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.run", description=__doc__)
-    parser.add_argument("--memory", type=int, default=10_000, help="histories (10000)")
-    parser.add_argument("--processes", type=int, default=200, help="histories with processes (200)")
     parser.add_argument(
-        "--steps", type=int, default=80, help="faults at system calls; -1: all (80)"
+        "--memory", type=_count, default=10_000, help="histories; make's HISTORIES (10000)"
     )
-    parser.add_argument("--first", type=int, default=0, help="the first seed (0)")
-    parser.add_argument("--seed", type=int, help="one history only, told if it fails")
-    parser.add_argument("--real", action="store_true", help="that one with processes")
-    parser.add_argument("--fault", help="only the faults at system calls that are named so")
+    parser.add_argument(
+        "--processes", type=_count, default=200, help="those with processes; make's REAL (200)"
+    )
+    parser.add_argument(
+        "--steps", type=_count_or_all, default=80, help="faults at system calls; -1: all (80)"
+    )
+    parser.add_argument("--first", type=_count, default=0, help="the first seed (0)")
+    one_only = parser.add_mutually_exclusive_group()
+    one_only.add_argument("--seed", type=_count, help="one history only, told if it fails")
+    one_only.add_argument("--fault", help="only the faults at system calls that are named so")
+    parser.add_argument("--real", action="store_true", help="that of --seed with processes")
     given = parser.parse_args(arguments)
-    # A shell's background job ignores SIGINT, one of nohup SIGHUP, and so would what is started.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    if given.fault:
-        figures = step_by_step(given.first, 0, only=given.fault)
-        print(figures)
-        return 1 if figures.failed else 0
-    if given.seed is not None:
-        return one(given.seed, processes=given.real)
+    if given.real and given.seed is None:
+        parser.error("--real is of one history: --seed N --real")
+    return given
+
+
+def campaign(given: argparse.Namespace) -> int:
+    """All parts, and the line of figures; 1 if anything fails."""
     parts = []
     for play, count in (
         (in_memory, given.memory),
@@ -153,6 +168,21 @@ def main(arguments: Sequence[str]) -> int:
     counts.leave("faults", passed=passed, failed=failed)
     print(f"faults on {os.cpu_count()} CPUs: {passed} passed, {failed} failed")
     return 1 if failed else 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    given = _given(arguments)
+    breakable()
+    try:
+        if given.fault is not None:
+            figures = step_by_step(given.first, 0, only=given.fault)
+            print(figures)
+            return 1 if figures.failed else 0
+        if given.seed is not None:
+            return one(given.seed, processes=given.real)
+        return campaign(given)
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ import os
 import random
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 
 from tests.faults.errands import ERRANDS, Errand, TooSlowError
 from tests.faults.playground import playground
+from tests.faults.pool import pool
 from tests.faults.stepping import Fault, Step, faults_of
 
 _NAME = re.compile(r"(.+): (\w+) at (\w+) (\S+) #(\d+)")
@@ -114,11 +115,11 @@ def named(text: str) -> list[list[Fault]]:
     return [[fault] if kind.name == errand else [] for kind in ERRANDS]
 
 
-def _all_named(pool: ProcessPoolExecutor, words: str) -> list[list[Fault]]:
+def _all_named(workers: Executor, words: str) -> list[list[Fault]]:
     """All faults of each errand whose names have these words."""
     return [
         [fault for fault in faults if words in f"{kind.name}: {fault}"]
-        for kind, faults in zip(ERRANDS, pool.map(all_faults, ERRANDS), strict=True)
+        for kind, faults in zip(ERRANDS, workers.map(all_faults, ERRANDS), strict=True)
     ]
 
 
@@ -131,8 +132,8 @@ def _parts(faults: Sequence[Fault]) -> Iterator[Sequence[Fault]]:
 def campaign(most: int, seed: int, *, only: str = "") -> Iterator[Outcome]:
     """Play the faults of all errands, or so many of them, whose names have these words; what came
     of each part, which has a process of its own, as it ends."""
-    with ProcessPoolExecutor() as pool:
-        found = named(only) or _all_named(pool, only)
+    with pool() as workers:
+        found = named(only) or _all_named(workers, only)
         chosen = zip(ERRANDS, drawn(found, most, seed), strict=True)
         jobs = [(kind, part) for kind, faults in chosen for part in _parts(faults)]
-        yield from pool.map(played, *zip(*jobs, strict=True))
+        yield from workers.map(played, *zip(*jobs, strict=True))
