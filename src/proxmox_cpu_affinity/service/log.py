@@ -8,10 +8,13 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from proxmox_cpu_affinity.formats.settings import LogLevel
 from proxmox_cpu_affinity.model.errors import AffinityError
+
+if TYPE_CHECKING:
+    import asyncio
 
 NOTICE = 25
 _LEVELS = {
@@ -73,6 +76,16 @@ def failed(what: str, error: BaseException) -> None:
         log.error("%s: %s", what, error.text)
     else:
         log.error("%s", what, exc_info=error)
+
+
+def met(_: "asyncio.AbstractEventLoop", context: dict[str, Any]) -> None:
+    """What the event loop itself met with. A call that the kernel refuses it (accept(2) for want of
+    descriptors) it makes again later: one line. What is of a task is nobody's but ours."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and not context.keys() & {"task", "future"}:
+        log.error("%s: %s", context["message"], error.strerror or error)
+    else:
+        log.error("%s", context["message"], exc_info=error)
 
 
 def set_up(level: LogLevel, file: Path | None) -> None:

@@ -262,7 +262,9 @@ async def release(paths: Paths, current: Settings) -> None:
 async def _lived(
     given: argparse.Namespace, paths: Paths, current: Settings, warnings: tuple[str, ...]
 ) -> None:
-    asyncio.get_running_loop().set_default_executor(workers.Workers())
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(logging.met)
+    loop.set_default_executor(workers.Workers())
     await (release(paths, current) if given.release else serve(given, paths, current, warnings))
 
 
