@@ -127,6 +127,11 @@ def service(
     return made, story.world, disk
 
 
+async def started(made: Service, world: World, vmid: int) -> None:
+    world.run(Vmid(vmid))
+    await made.hook(Vmid(vmid), Phase.POST_START)
+
+
 def masks(world: World, vmid: int) -> set[str]:
     return {str(t.affinity) for t in world.threads(world.processes()[Vmid(vmid)])}
 
@@ -137,8 +142,7 @@ def test_confining_that_was_decided_before_an_undo_does_not_come_after_it(tmp_pa
     async def story() -> None:
         made, world, _ = service(tmp_path, vmids, slow=0.05)
         for vmid in vmids:
-            world.run(Vmid(vmid))
-            await made.hook(Vmid(vmid), Phase.POST_START)
+            await started(made, world, vmid)
         scan = asyncio.create_task(made.scan())
         await asyncio.sleep(0.02)  # it is at the first guest
         await made.reassign(Vmid(102), undo=True)
@@ -156,8 +160,7 @@ def test_letting_go_of_a_guest_that_was_taken_up_again_meanwhile_is_left_out(
 
     async def story() -> None:
         made, world, _ = service(tmp_path, (100,))
-        world.run(Vmid(100))
-        await made.hook(Vmid(100), Phase.POST_START)
+        await started(made, world, 100)
         kernel, begun, may_end = made.effects.confiner, asyncio.Event(), asyncio.Event()
 
         async def confine(process: GuestProcess, placement: Placement) -> Confined:
@@ -212,8 +215,7 @@ def test_drop_in_that_was_wanted_when_its_start_began_is_not_written_after_it(
         hook = asyncio.create_task(made.hook(Vmid(100), Phase.PRE_START))
         await asyncio.sleep(0.1)
         disk.delay = 0.0
-        world.run(Vmid(100))
-        await made.hook(Vmid(100), Phase.POST_START)
+        await started(made, world, 100)
         await hook
         assert not made.state.drop_ins()
         assert not drop_ins.standing()
@@ -245,8 +247,7 @@ def test_state_that_could_not_be_written_is_written_when_there_is_room(
     async def story() -> None:
         made, world, disk = service(tmp_path, (100,))
         disk.trouble = trouble
-        world.run(Vmid(100))
-        await made.hook(Vmid(100), Phase.POST_START)
+        await started(made, world, 100)
         await made.saving.again()
         assert disk.saved == 0
         disk.trouble = None
@@ -363,8 +364,7 @@ def test_an_action_that_fails_costs_none_of_those_after_it(tmp_path: Path) -> No
     async def story() -> None:
         made, world, _ = service(tmp_path, (100, 101))
         for vmid in (100, 101):
-            world.run(Vmid(vmid))
-            await made.hook(Vmid(vmid), Phase.POST_START)
+            await started(made, world, vmid)
         confine = made.effects.confiner.confine
 
         async def failing(process: GuestProcess, placement: Placement) -> Confined:
@@ -406,8 +406,7 @@ def test_releasing_tries_again_as_long_as_systemd_is_busy(
     async def story() -> None:
         made, world, _ = service(tmp_path, (100, 101))
         for vmid in (100, 101):
-            world.run(Vmid(vmid))
-            await made.hook(Vmid(vmid), Phase.POST_START)
+            await started(made, world, vmid)
         undo = made.effects.confiner.undo
         tries: list[Vmid] = []
 
@@ -436,8 +435,7 @@ def test_releasing_names_who_was_to_be_let_go_before_and_is_held_still(
     async def story() -> None:
         made, world, _ = service(tmp_path, (100, 101))
         for vmid in (100, 101):
-            world.run(Vmid(vmid))
-            await made.hook(Vmid(vmid), Phase.POST_START)
+            await started(made, world, vmid)
         undo = made.effects.confiner.undo
 
         async def refused(
