@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from proxmox_cpu_affinity.cli import ui
 from tests import counts
 from tests.faults import memory, real, steps
 from tests.faults.history import history, shrunk
@@ -61,10 +62,17 @@ def _chunks(first: int, count: int, size: int) -> Iterator[range]:
     return (range(at, min(at + size, end)) for at in range(first, end, size))
 
 
-def _over(work: Callable[[range], list[int]], chunks: Iterator[range]) -> list[int]:
+def _over(
+    what: str, work: Callable[[range], list[int]], first: int, count: int, size: int
+) -> list[int]:
     """The failing seeds; each chunk in a process, which may change what it likes of itself."""
-    with pool() as workers:
-        return [seed for found in workers.map(work, chunks) for seed in found]
+    failed: list[int] = []
+    chunks = list(_chunks(first, count, size))
+    with pool() as workers, ui.progress(what) as shown:
+        for chunk, found in zip(chunks, workers.map(work, chunks), strict=True):
+            failed += found
+            shown.show(chunk.stop - first, count)
+    return failed
 
 
 def _tell(wrong: Sequence[int], tell: Callable[[int], str], again: str) -> None:
@@ -77,7 +85,7 @@ def _tell(wrong: Sequence[int], tell: Callable[[int], str], again: str) -> None:
 
 def in_memory(first: int, count: int) -> Figures:
     began = time.monotonic()
-    wrong = _over(failing, _chunks(first, count, CHUNK))
+    wrong = _over("history in memory", failing, first, count, CHUNK)
     _tell(wrong, told, "")
     rate = count * 60 / (time.monotonic() - began)
     name = f"histories in memory, {rate:.0f} a minute"
@@ -86,7 +94,7 @@ def in_memory(first: int, count: int) -> Figures:
 
 def with_processes(first: int, count: int) -> Figures:
     began = time.monotonic()
-    wrong = _over(real.failing, _chunks(first, count, REAL_CHUNK))
+    wrong = _over("history with processes", real.failing, first, count, REAL_CHUNK)
     _tell(wrong, real.told, " --real")
     rate = count * 60 / (time.monotonic() - began)
     name = f"histories with processes, {rate:.0f} a minute"
@@ -99,10 +107,13 @@ def step_by_step(seed: int, count: int, *, only: str = "") -> Figures:
         return Figures("no faults at system calls", 0, 1)
     began = time.monotonic()
     runs = struck = failed = 0
-    for part in steps.campaign(count, seed, only=only):
-        for wrong in part.wrong:
-            print(f"{wrong}\n  again: --fault '{wrong.errand}: {wrong.fault}'", flush=True)
-        runs, struck, failed = runs + part.runs, struck + part.struck, failed + len(part.wrong)
+    with ui.progress("fault at a system call") as shown:
+        for part in steps.campaign(count, seed, only=only):
+            runs, struck, failed = runs + part.runs, struck + part.struck, failed + len(part.wrong)
+            shown.wipe()
+            for wrong in part.wrong:
+                print(f"{wrong}\n  again: --fault '{wrong.errand}: {wrong.fault}'", flush=True)
+            shown.show(runs, part.of)
     if not runs:
         return Figures(f"no fault at a system call is named {only!r}", 0, 1)
     if only and not struck:

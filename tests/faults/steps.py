@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.faults.errands import ERRANDS, Errand, TooSlowError
 from tests.faults.playground import playground
@@ -43,6 +43,7 @@ class Outcome:
     runs: int
     struck: int
     wrong: tuple[Wrong, ...]
+    of: int = 0  # faults of the whole campaign
 
 
 def all_faults(kind: type[Errand]) -> list[Fault]:
@@ -136,4 +137,6 @@ def campaign(most: int, seed: int, *, only: str = "") -> Iterator[Outcome]:
         found = named(only) or _all_named(workers, only)
         chosen = zip(ERRANDS, drawn(found, most, seed), strict=True)
         jobs = [(kind, part) for kind, faults in chosen for part in _parts(faults)]
-        yield from workers.map(played, *zip(*jobs, strict=True))
+        of = sum(len(part) for _, part in jobs)
+        for outcome in workers.map(played, *zip(*jobs, strict=True)):
+            yield replace(outcome, of=of)
