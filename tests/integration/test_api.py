@@ -1,5 +1,7 @@
 """The API from outside: who may do what over which listener, and what bad requests get."""
 
+import asyncio
+import errno
 import json
 import os
 import re
@@ -10,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from proxmox_cpu_affinity.formats.endpoints import ENDPOINTS, EVENT_STREAM
 from proxmox_cpu_affinity.formats.wire_bodies import BODY_LIMIT
 from proxmox_cpu_affinity.formats.wire_events import EVENTS, What
+from proxmox_cpu_affinity.service.http import Listeners
 from proxmox_cpu_affinity.sim.node import Node
 from proxmox_cpu_affinity.sim.settings import GuestKind
 from tests.integration.conftest import make_node
@@ -314,6 +318,27 @@ def test_port_that_is_taken_costs_the_tcp_listener_only(sim_node: Node) -> None:
         with Running(sim_node, "--port", str(other.getsockname()[1])) as service:
             assert service.answers()
             service.wait_for(lambda: "only the socket is served" in service.log)
+
+
+def test_no_socket_for_an_address_is_an_error_as_a_port_that_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with ::1 where IPv6 is off: the service ended with an IndexError."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    async def story() -> None:
+        listeners = Listeners(web.Application())
+        await listeners.open()
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "socket", refused)
+            with pytest.raises(OSError, match="gives no socket"):
+                await listeners.tcp("::1", 0)
+        assert await listeners.tcp("127.0.0.1", 0) > 0
+        await listeners.close()
+
+    asyncio.run(story())
 
 
 def test_address_beyond_loopback_needs_the_insecure_setting(sim_node: Node) -> None:

@@ -1,5 +1,6 @@
 """Thread masks of real processes: given, and given back."""
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from proxmox_cpu_affinity.linux.masks import ThreadMasks
+from proxmox_cpu_affinity.linux.threads import own_cpus
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import CpuSet
+from proxmox_cpu_affinity.model.errors import RefusedError
 from proxmox_cpu_affinity.model.guest import GuestProcess
 from proxmox_cpu_affinity.model.ids import Pid, Tid, Vmid
 from proxmox_cpu_affinity.model.placement import Outcome
@@ -38,3 +41,16 @@ def test_a_mask_is_given_back_as_far_as_its_cpus_are_online(
     done = masks.undo(process, before, CpuSet.of(CPUS))
     assert (done.outcome, done.faults) == (Outcome.FULL, ())
     assert sorted(os.sched_getaffinity(process.pid)) == becomes
+
+
+def test_own_cpus_that_cannot_be_read_is_an_error_of_the_family(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A SIGHUP at that moment left a traceback in the log."""
+
+    def refused(_: int) -> set[int]:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_getaffinity", refused)
+    with pytest.raises(RefusedError, match="may run on cannot be read: Operation not permitted"):
+        own_cpus()

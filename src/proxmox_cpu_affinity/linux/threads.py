@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from proxmox_cpu_affinity.formats import procfs
 from proxmox_cpu_affinity.linux.tree import Tree
 from proxmox_cpu_affinity.model.cpuset import CpuSet
-from proxmox_cpu_affinity.model.errors import SyntaxFault
+from proxmox_cpu_affinity.model.errors import RefusedError, SyntaxFault
 from proxmox_cpu_affinity.model.guest import Thread
 from proxmox_cpu_affinity.model.ids import Pid, Tid
 
 
 def own_cpus() -> CpuSet:
-    """CPUs that this process may be run on."""
-    return CpuSet.of(os.sched_getaffinity(0))
+    """CPUs that this process may be run on. RefusedError where the kernel does not say."""
+    try:
+        return CpuSet.of(os.sched_getaffinity(0))
+    except OSError as error:
+        text = f"which CPUs this process may run on cannot be read: {error.strerror or error}"
+        raise RefusedError(text, hint="see: journalctl --dmesg") from error
 
 
 def stat_of(tree: Tree, pid: Pid) -> procfs.Stat | None:

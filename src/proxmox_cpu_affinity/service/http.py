@@ -260,10 +260,13 @@ class Listeners:
         await self._runner.setup()
 
     async def tcp(self, host: str, port: int) -> int:
-        """Listen; the port that it became. OSError where it is taken."""
+        """Listen; the port that it became. OSError where it is taken, or no socket can be had."""
         server = await asyncio.get_running_loop().create_server(
             self._connections(self._tcp), host, port, reuse_address=True, backlog=_BACKLOG
         )
+        if not server.sockets:
+            # asyncio takes each refusal of socket(2) for a family that is not there, and goes on.
+            raise OSError("the kernel gives no socket for this address")
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
