@@ -165,10 +165,9 @@ class Tracer:
 
 
 def faults_of(steps: Sequence[Step]) -> Iterator[Fault]:
-    """Each step with an error, those that fit taking turns; and with a kill, where that makes a
-    difference."""
-    for number, step in enumerate(steps):
-        errors = FAULTS[step.call]
-        yield Fault(step, errors[number % len(errors)])
+    """Each step with each of its errors; and with a kill, where that makes a difference."""
+    for step in steps:
+        for error in FAULTS[step.call]:
+            yield Fault(step, error)
         if step.call in CHANGING:
             yield Fault(step, KILL)

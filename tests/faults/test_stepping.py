@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.run import main
-from tests.faults.stepping import KILL, WRITING, Fault, Step, Tracer, faults_of
+from tests.faults.stepping import FAULTS, KILL, WRITING, Fault, Step, Tracer, faults_of
 from tests.faults.steps import drawn, named
 
 WRITES = "import os, sys\nos.mkdir(sys.argv[1] + '/one')\nos.mkdir(sys.argv[1] + '/two')\n"
@@ -59,10 +59,14 @@ def test_a_process_that_somebody_else_killed_was_not_struck(tracer: Tracer) -> N
 
 
 def test_each_step_fails_and_what_changes_something_is_killed_too() -> None:
-    steps = [Step("openat", "a", 1), Step("write", "a", 1), Step("write", "a", 2)]
-    faults = list(faults_of(steps))
-    assert [fault.step for fault in faults if fault.what != KILL] == steps
-    assert [fault.step for fault in faults if fault.what == KILL] == steps[1:]
+    """An error that took turns with another one came at every other step, and was met by chance."""
+    steps = [Step("newfstatat", "a", 1), Step("bind", "", 1), Step("bind", "", 2)]
+    found = [(fault.step, fault.what) for fault in faults_of(steps)]
+    assert found == [
+        *((steps[0], what) for what in FAULTS["newfstatat"]),
+        *((steps[1], what) for what in (*FAULTS["bind"], KILL)),
+        *((steps[2], what) for what in (*FAULTS["bind"], KILL)),
+    ]
 
 
 def test_whole_name_is_played_whether_it_was_found_this_time_or_not() -> None:
