@@ -150,7 +150,7 @@ class Hook(Errand):
     """notify.py, called by the hookscript while a service answers."""
 
     name = "hook"
-    calls = (*READING, *SOCKETS, *MEMORY, "write")
+    calls = (*READING, *SOCKETS, *MEMORY, "poll", "write")
     everywhere = True
 
     def __init__(self, ground: Playground) -> None:

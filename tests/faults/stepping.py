@@ -43,6 +43,9 @@ SOCKETS = {
     "connect": ("ECONNREFUSED", "EAGAIN", "EINTR"),
     "sendto": ("EPIPE", "EINTR"),
     "recvfrom": ("ECONNRESET", "EINTR"),
+    "getsockname": ("ENOBUFS",),
+    "getsockopt": ("ENOBUFS",),
+    "setsockopt": ("ENOMEM",),
 }
 PROCESSES = {
     "sched_setaffinity": ("EINVAL", "EPERM", "ESRCH"),
@@ -51,6 +54,7 @@ PROCESSES = {
     "move_pages": ("EPERM", "ESRCH", "ENODEV"),
     "clone3": ("EAGAIN",),
     "vfork": ("EAGAIN", "ENOMEM"),
+    "execve": ("ENOMEM", "EACCES"),
     "wait4": ("ECHILD",),
     "kill": ("ESRCH", "EPERM"),
 }
@@ -58,10 +62,13 @@ WAITING = {
     "pipe2": ("EMFILE",),
     "socketpair": ("EMFILE",),
     "epoll_create1": ("EMFILE",),
+    "epoll_ctl": ("ENOMEM", "ENOSPC"),
+    "poll": ("ENOMEM", "EINTR"),
 }
 MEMORY = {
     "mmap": ("ENOMEM",),
     "munmap": ("EINVAL",),
+    "mprotect": ("ENOMEM",),
     "brk": ("ENOMEM",),
 }
 FAULTS = READING | WRITING | SOCKETS | PROCESSES | WAITING | MEMORY

@@ -1,6 +1,8 @@
 """The end of a guest's process, told once: of that very process, whoever has its number now."""
 
 import asyncio
+import errno
+import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -86,5 +88,31 @@ def test_another_process_of_the_same_number_is_not_the_guest(
             watch.watch(former)
             await comes(lambda: ended == [former])
             assert process.poll() is None
+
+    asyncio.run(story())
+
+
+def test_who_cannot_be_watched_yet_is_watched_later(
+    process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where epoll took no more (fs.epoll.max_user_watches) it was taken for watched for good."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    async def story() -> None:
+        async with watching() as (watch, ended):
+            found = guest(process.pid)
+            before = descriptors()
+            with monkeypatch.context() as patched:
+                patched.setattr(asyncio.get_running_loop(), "add_reader", full)
+                watch.watch(found)
+            assert descriptors() == before
+            watch.watch(found)
+            process.kill()
+            await comes(lambda: ended == [found])
 
     asyncio.run(story())

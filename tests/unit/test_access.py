@@ -1,7 +1,12 @@
 """Which names are this service's own, in Host and Origin."""
 
+import errno
+import socket
+from typing import NoReturn
+
 import pytest
 
+from proxmox_cpu_affinity.formats.endpoints import ENDPOINTS
 from proxmox_cpu_affinity.model.errors import ForbiddenError
 from proxmox_cpu_affinity.service.access import Access
 
@@ -53,3 +58,17 @@ def test_a_request_names_one_host(hosts: list[str]) -> None:
     """Of two, whoever stands between might have gone by the other."""
     with pytest.raises(ForbiddenError):
         LOCAL.check_host(hosts)
+
+
+class Peer(socket.socket):
+    """Of whom the kernel does not say who is at its other end."""
+
+    def getsockopt(self, *_: object) -> NoReturn:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+
+def test_whom_the_kernel_does_not_name_may_not_act() -> None:
+    """It was a traceback in the log; access is never given for want of an answer."""
+    acting = next(endpoint for endpoint in ENDPOINTS if endpoint.acts)
+    with Peer(socket.AF_UNIX) as peer, pytest.raises(ForbiddenError):
+        LOCAL.check_write(acting, peer=peer, authorization=None)

@@ -33,15 +33,17 @@ class ProcessWatch:
             return  # too many descriptors: the scans will find it
         try:
             seen = stat_of(self.tree, process.pid)
-        except AffinityError:
+            same = seen is not None and seen.start_time == process.start_time
+            if same:
+                loop.add_reader(fd, self._readable, process)
+        except (AffinityError, OSError):
             os.close(fd)
-            return  # the same
-        if seen is None or seen.start_time != process.start_time:
+            return  # the same, or fs.epoll.max_user_watches
+        if same:
+            self._fds[process] = fd
+        else:
             os.close(fd)
             loop.call_soon(self.ended, process)
-            return
-        self._fds[process] = fd
-        loop.add_reader(fd, self._readable, process)
 
     def close(self) -> None:
         for process in list(self._fds):

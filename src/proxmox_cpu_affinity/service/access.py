@@ -82,9 +82,12 @@ def _host_name(text: str) -> str:
     return (match[1] or match[2]).rstrip(".").lower() if match else ""
 
 
-def peer_uid(peer: socket.socket) -> int:
-    """The user at the other end of a Unix socket (unix(7), SO_PEERCRED)."""
-    raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+def peer_uid(peer: socket.socket) -> int | None:
+    """The user at the other end of a Unix socket (unix(7), SO_PEERCRED); None: it is not known."""
+    try:
+        raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    except OSError:
+        return None
     uid: int = _UCRED.unpack(raw)[1]
     return uid
 
